@@ -1,0 +1,13 @@
+"""The common room's Django application: system checks live here."""
+
+from django.apps import AppConfig
+
+
+class CommonConfig(AppConfig):
+    """Knows no other application."""
+
+    name = "engarde.common"
+
+    def ready(self) -> None:
+        """Register the checks and the signals that carry request ids."""
+        from engarde.common import checks, request_ids  # noqa: F401, PLC0415 -- registering is the point

@@ -1,0 +1,174 @@
+"""Serializers that take exactly what is documented: no coercion, no unknown fields, no silent defaults for bad values."""
+
+import math
+import re
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.request import Request
+
+MAX_DEPTH = 20
+WHOLE_NUMBER = re.compile("-?[0-9]{1,18}")  # fits a bigint
+
+
+# What a field takes in JSON; DRF would also turn the number 5 into the id 00000000-…-0005, and "yes" into true.
+JSON_TYPES: dict[type[serializers.Field[Any, Any, Any, Any]], tuple[type, ...]] = {
+    serializers.UUIDField: (str,),
+    serializers.BooleanField: (bool,),
+    serializers.IntegerField: (int,),
+    serializers.FloatField: (int, float),
+    serializers.ChoiceField: (str,),
+    serializers.CharField: (str,),
+    serializers.DateTimeField: (str,),
+}
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Takes JSON of the documented types only, and refuses fields that it does not know."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the validated values.
+
+        Raises:
+            ValidationError: one error a field, unknown fields included.
+        """
+        errors: dict[Any, Any] = {}
+        if isinstance(data, dict):
+            unknown = sorted(str(name)[:100] for name in data if name not in self.fields)
+            errors = {name: [serializers.ErrorDetail("Unknown field.", code="unknown_field")] for name in unknown}
+            errors |= self._mistyped(data)
+        try:
+            values = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({**errors, **_as_dict(error.detail)}) from error
+        if errors:
+            raise serializers.ValidationError(errors)
+        return values
+
+    def _mistyped(self, data: dict[str, Any]) -> dict[str, Any]:
+        wrong = [name for name, field in self.fields.items() if not _is_of_type(field, data.get(name))]
+        return {name: [serializers.ErrorDetail("Of the wrong JSON type.", code="invalid")] for name in wrong}
+
+
+def _is_of_type(field: Any, value: Any) -> bool:
+    """Tell whether a value has a field's JSON type, or is null, which the field itself judges."""
+    if isinstance(field, serializers.ListField):
+        return not isinstance(value, list) or all(_is_of_type(field.child, entry) for entry in value)
+    for kind, types in JSON_TYPES.items():
+        if isinstance(field, kind):
+            return value is None or (isinstance(value, types) and (bool in types or not isinstance(value, bool)))
+    return True
+
+
+def _as_dict(detail: Any) -> dict[Any, Any]:
+    return detail if isinstance(detail, dict) else {"non_field_errors": detail}
+
+
+def parse(serializer: type[StrictSerializer], request: Request, *, partial: bool = False) -> dict[str, Any]:
+    """Return the validated body of a request.
+
+    Raises:
+        ValidationError: naming each bad field.
+    """
+    bound = serializer(data=request.data, partial=partial)
+    bound.is_valid(raise_exception=True)
+    return dict(bound.validated_data)
+
+
+class QuerySerializer(StrictSerializer):
+    """Query parameters, each given at most once: an unknown, malformed or repeated one is refused, never ignored."""
+
+    def _mistyped(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {}  # all of them are text
+
+    @classmethod
+    def parse(cls, request: Any) -> dict[str, Any]:
+        """Return the validated parameters of a request.
+
+        Raises:
+            ValidationError: naming each bad parameter.
+        """
+        repeated = {name: ["Give it once."] for name, values in request.query_params.lists() if len(values) > 1}
+        if repeated:
+            raise serializers.ValidationError(repeated)
+        serializer = cls(data=request.query_params.dict())
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+
+class QueryIntegerField(serializers.IntegerField):
+    """A whole number in a query: ASCII digits, where Python's `int` also reads `1_0`, ` 1 ` and `٣`."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return the number.
+
+        Raises:
+            ValidationError: not a whole number.
+        """
+        if not WHOLE_NUMBER.fullmatch(str(data)):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class TextField(serializers.CharField):
+    """A JSON string, kept exactly as sent (no trimming, no numbers turned into text); no NUL, no lone surrogates."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"trim_whitespace": False, **kwargs})
+
+    def to_internal_value(self, data: Any) -> str:
+        """Return the text.
+
+        Raises:
+            ValidationError: not a string.
+        """
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class TextListField(serializers.ListField):
+    """A list of at most 100 texts of at most 100 characters."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(child=TextField(max_length=100), max_length=100, **kwargs)
+
+
+class MetadataField(serializers.JSONField):
+    """A JSON object of at most 64 KiB and 20 levels, with finite numbers and clean text."""
+
+    default_error_messages = {
+        "not_an_object": "Expected an object.",
+        "too_deep": f"At most {MAX_DEPTH} levels of nesting.",
+        "too_large": "At most 64 KiB of JSON.",
+        "number": "Numbers must be finite.",
+        "nul": "Null characters are not allowed.",
+    }
+    max_bytes = 64 * 1024
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Return the object as sent.
+
+        Raises:
+            ValidationError: not an object, too deep, too large, or not storable as text.
+        """
+        from engarde.common import json  # noqa: PLC0415 -- DRF settings import this package's parsers
+
+        if not isinstance(data, dict):
+            self.fail("not_an_object")
+        self._check(data, depth=1)
+        if len(json.dumps(data)) > self.max_bytes:
+            self.fail("too_large")
+        return data
+
+    def _check(self, value: Any, *, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            self.fail("too_deep")
+        if isinstance(value, float) and not math.isfinite(value):
+            self.fail("number")
+        if isinstance(value, str) and "\0" in value:
+            self.fail("nul")
+        children = (*value.keys(), *value.values()) if isinstance(value, dict) else value
+        if isinstance(value, dict | list):
+            for child in children:
+                self._check(child, depth=depth + isinstance(child, dict | list))

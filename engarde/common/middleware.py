@@ -1,0 +1,93 @@
+"""What happens to every request before and after its view."""
+
+import time
+from collections.abc import Callable
+from io import BytesIO
+from typing import IO, cast
+
+import structlog
+from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest, HttpResponse
+
+from engarde.common import problems, request_ids
+from engarde.common.scopes import system_scope
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+
+class RequestContextMiddleware:
+    """Gives a request its id, echoes it as X-Request-ID, and writes one log line about it."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Serve a request under its id."""
+        started = time.perf_counter()
+        request_id = request_ids.accept_or_make(request.headers.get("X-Request-ID"))
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        response = self.get_response(request)
+        response["X-Request-ID"] = request_id
+        milliseconds = round((time.perf_counter() - started) * 1000, 1)
+        log.info("request", method=request.method, path=request.path, status=response.status_code, ms=milliseconds)
+        return response
+
+
+class ChunkedBodyMiddleware:
+    """Reads a body that comes in chunks, without a Content-Length: Django and DRF would take it for an empty one."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Serve a request whose body has a length; files must say theirs beforehand."""
+        if request.META.get("CONTENT_LENGTH") or "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+            return self.get_response(request)
+        if request.content_type == "multipart/form-data":
+            return problems.plain(411, "length_required", "Length required", "Send a Content-Length with files.")
+        raw = _chunked_input(request).read(settings.REQUEST_MAX_BYTES + 1)
+        if len(raw) > settings.REQUEST_MAX_BYTES:
+            detail = f"A request may have at most {settings.REQUEST_MAX_BYTES} bytes."
+            return problems.plain(413, "content_too_large", "Content too large", detail)
+        request.META["CONTENT_LENGTH"] = str(len(raw))
+        request._stream = BytesIO(raw)  # where Django and DRF read the body from
+        return self.get_response(request)
+
+
+def _chunked_input(request: HttpRequest) -> IO[bytes]:
+    """Return the body as the server gives it; WSGI promises an end only with `wsgi.input_terminated`."""
+    if isinstance(request, WSGIRequest):
+        ends = request.environ.get("wsgi.input_terminated")
+        return cast("IO[bytes]", request.environ["wsgi.input"]) if ends else BytesIO()
+    return cast("IO[bytes]", request._stream)  # an ASGIRequest has no other name for it
+
+
+class TrailingSlashMiddleware:
+    """Makes an address with a slash at its end the same as one without; the admin keeps its slashes."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Serve a request without its last slash."""
+        if request.path_info.endswith("/") and request.path_info.startswith(("/api/", "/health", "/metrics")):
+            request.path_info = request.path_info.rstrip("/")
+        return self.get_response(request)
+
+
+class StaffScopeMiddleware:
+    """Runs the admin in a system scope: staff see every tenant."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Serve a request, in the system scope if it is for the admin."""
+        if not request.path.startswith("/admin"):
+            return self.get_response(request)
+        with system_scope("admin"):
+            return self.get_response(request)

@@ -1,0 +1,271 @@
+"""The platform's settings. Every one can be given by the environment; `.env.example` lists them."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import django_stubs_ext
+from celery.schedules import crontab
+from django.core.exceptions import ImproperlyConfigured
+
+from engarde import env as environment
+from engarde.common.logs import logging_config
+
+django_stubs_ext.monkeypatch()
+
+env = environment.load()
+
+BASE_DIR = environment.BASE_DIR
+DATA_DIR = Path(env.str("DATA_DIR", str(BASE_DIR / ".data")))
+ENGARDE_ENV = env.str("ENGARDE_ENV", "development")
+PRODUCTION = ENGARDE_ENV == "production"
+
+DEVELOPMENT_SECRET_KEY = "insecure-key-for-development-only-never-for-production"  # noqa: S105 -- production refuses it
+SECRET_KEY = env.str("SECRET_KEY", DEVELOPMENT_SECRET_KEY)
+DEBUG = env.bool("DEBUG", False)
+ALLOWED_HOSTS = env.list(
+    "ALLOWED_HOSTS", default=[] if PRODUCTION else ["localhost", "127.0.0.1", "[::1]", "testserver"]
+)
+PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{env.int('PORT', 8000)}")
+
+
+def _required_in_production(name: str, instead: str) -> None:
+    if PRODUCTION and not env.str(name, ""):
+        raise ImproperlyConfigured(f"ENGARDE_ENV=production needs {name}: {instead}")
+
+
+_required_in_production("SECRET_KEY", "set a long random string; it signs tokens and sessions.")
+_required_in_production("DATABASE_URL", "no embedded PostgreSQL is started in production.")
+_required_in_production("REDIS_URL", "no embedded Valkey is started in production.")
+if PRODUCTION and SECRET_KEY == DEVELOPMENT_SECRET_KEY:
+    raise ImproperlyConfigured("ENGARDE_ENV=production refuses the development SECRET_KEY.")
+
+# Applications
+
+INSTALLED_APPS = [
+    "engarde.common",
+    "engarde.accounts",
+    "quotas",
+    "content",
+    "dr",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "corsheaders",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+]
+
+MIDDLEWARE = [
+    "engarde.common.middleware.RequestContextMiddleware",
+    "engarde.common.middleware.TrailingSlashMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "engarde.common.middleware.StaffScopeMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "engarde.urls"
+WSGI_APPLICATION = "engarde.wsgi.application"
+APPEND_SLASH = False  # Both spellings of every address are routed, so nothing is redirected.
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# PostgreSQL: the tier that decides
+
+_database: dict[str, Any] = env.db_url("DATABASE_URL", default="postgres://engarde@127.0.0.1:5432/engarde")
+DATABASES = {
+    "default": {
+        **_database,
+        "ENGINE": "engarde.common.postgres",
+        "CONN_MAX_AGE": env.int("DATABASE_CONN_MAX_AGE", 600),
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"connect_timeout": 10, **_database.get("OPTIONS", {})},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Redis / Valkey: Celery's broker and the throttles; nothing there is needed to keep a promise
+
+REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6379/0")
+REDIS_TIMEOUT_SECONDS = env.float("REDIS_TIMEOUT_SECONDS", 0.05)
+THROTTLE_LOGIN = env.str("THROTTLE_LOGIN", "20/min")
+THROTTLE_TENANT = env.str("THROTTLE_TENANT", "200/s")
+THROTTLE_KEY_PREFIX = env.str("THROTTLE_KEY_PREFIX", "engarde")
+
+CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_TIME_LIMIT = 600
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {"content.*": {"queue": "documents"}, "dr.*": {"queue": "dr"}}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "health_check_interval": 10,
+    "visibility_timeout": 3600,
+}
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_BEAT_SCHEDULE = {
+    "upload documents that no wake-up reached": {"task": "content.upload_documents", "schedule": timedelta(seconds=15)},
+    "back up changes that no wake-up reached": {"task": "dr.sync", "schedule": timedelta(minutes=1)},
+    "publish scheduled content": {"task": "content.publish_due", "schedule": timedelta(seconds=20)},
+    "send mail that no wake-up reached": {"task": "accounts.send_mail", "schedule": timedelta(seconds=30)},
+    "drop spent sessions": {"task": "accounts.drop_spent_sessions", "schedule": crontab(minute=17)},
+}
+
+# ZeroDB: the documents
+
+ZERODB_API_KEY = env.str("ZERODB_API_KEY", "")
+ZERODB_PROJECT_ID = env.str("ZERODB_PROJECT_ID", "")
+ZERODB_BASE_URL = env.str("ZERODB_BASE_URL", "https://api.ainative.studio")
+ZERODB_BASE_PATH = env.str("ZERODB_BASE_PATH", "/api/v1/projects/{project_id}")
+ZERODB_AUTH_HEADER = env.str("ZERODB_AUTH_HEADER", "X-API-Key")
+ZERODB_COLLECTION_PREFIX = env.str("ZERODB_COLLECTION_PREFIX", "")
+CONTENT_STORE = "content.stores.zerodb.ZeroDBStore"
+CONTENT_STORE_OPTIONS = {
+    "base_url": ZERODB_BASE_URL,
+    "api_key": ZERODB_API_KEY,
+    "project_id": ZERODB_PROJECT_ID,
+    "base_path": ZERODB_BASE_PATH,
+    "auth_header": ZERODB_AUTH_HEADER,
+    "collection_prefix": ZERODB_COLLECTION_PREFIX,
+}
+CONTENT_READ_FALLBACK = env.str("CONTENT_READ_FALLBACK", "dr.fallback.BackupReader")
+CONTENT_UPLOAD_BATCH = env.int("CONTENT_UPLOAD_BATCH", 100)
+CONTENT_UPLOAD_THREADS = env.int("CONTENT_UPLOAD_THREADS", 8)
+CONTENT_MAX_BODY_BYTES = env.int("CONTENT_MAX_BODY_BYTES", 1024**2)
+QUOTA_FREEABLE_SOURCE = "content.queries.freeable_bytes"
+REQUEST_MAX_BYTES = env.int("REQUEST_MAX_BYTES", 8 * 1024**2)
+DATA_UPLOAD_MAX_MEMORY_SIZE = REQUEST_MAX_BYTES
+
+# BigQuery: the backup
+
+BIGQUERY_PROJECT_ID = env.str("BIGQUERY_PROJECT_ID", "")
+BIGQUERY_SYNC_ENABLED = env.bool("BIGQUERY_SYNC_ENABLED", bool(BIGQUERY_PROJECT_ID))
+BIGQUERY_DATASET = env.str("BIGQUERY_DATASET", "engarde_dr")
+BIGQUERY_LOCATION = env.str("BIGQUERY_LOCATION", "US")
+BIGQUERY_SYNC_BATCH_SIZE = env.int("BIGQUERY_SYNC_BATCH_SIZE", 100)
+BIGQUERY_CREDENTIALS_JSON = env.str("BIGQUERY_CREDENTIALS_JSON", "")
+BIGQUERY_EMULATOR_HOST = env.str("BIGQUERY_EMULATOR_HOST", "")
+BIGQUERY_EMULATOR_GRPC_HOST = env.str("BIGQUERY_EMULATOR_GRPC_HOST", "")
+DR_ARCHIVE = "dr.archives.bigquery.BigQueryArchive"
+DR_ARCHIVE_OPTIONS = {
+    "project": BIGQUERY_PROJECT_ID,
+    "dataset": BIGQUERY_DATASET,
+    "location": BIGQUERY_LOCATION,
+    "credentials_json": BIGQUERY_CREDENTIALS_JSON,
+    "emulator_host": BIGQUERY_EMULATOR_HOST,
+    "emulator_grpc_host": BIGQUERY_EMULATOR_GRPC_HOST,
+}
+
+# Accounts
+
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator")
+]
+ACCESS_TOKEN_SECONDS = env.int("ACCESS_TOKEN_SECONDS", 15 * 60)
+REFRESH_TOKEN_SECONDS = env.int("REFRESH_TOKEN_SECONDS", 30 * 24 * 3600)
+PASSWORD_RESET_TIMEOUT = env.int("PASSWORD_RESET_SECONDS", 3 * 24 * 3600)
+PASSWORD_RESET_URL = env.str("PASSWORD_RESET_URL", f"{PUBLIC_URL}/reset-password?token={{token}}")
+
+vars().update(env.email_url("EMAIL_URL", default=f"filemail:///{DATA_DIR / 'mail'}"))
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "En Garde <no-reply@engarde.local>")
+
+# The API
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["engarde.accounts.authentication.CredentialsAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["engarde.accounts.permissions.HasScope"],
+    "DEFAULT_THROTTLE_CLASSES": ["engarde.common.throttles.TenantThrottle"],
+    "DEFAULT_PARSER_CLASSES": ["engarde.common.json.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["engarde.common.json.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "engarde.common.json.AlwaysJSON",
+    "DEFAULT_SCHEMA_CLASS": "engarde.common.schema.AutoSchema",
+    "EXCEPTION_HANDLER": "engarde.common.exceptions.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "En Garde content storage",
+    "DESCRIPTION": "One place for a marketing studio's content: PostgreSQL decides, ZeroDB holds the documents, "
+    "BigQuery brings everything back after a disaster.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SCHEMA_PATH_PREFIX": "/api",
+    "SCHEMA_PATH_PREFIX_TRIM": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "RoleEnum": "engarde.accounts.roles.Role",
+        "ContentTypeEnum": "content.models.ContentType",
+        "ContentStatusEnum": "content.models.Status",
+        "MemberStatusEnum": ["active", "invited"],
+    },
+}
+CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
+CORS_EXPOSE_HEADERS = [
+    "ETag",
+    "Location",
+    "Retry-After",
+    "X-Request-ID",
+    "X-Quota-Used",
+    "X-Quota-Limit",
+    "X-Quota-Remaining",
+    "X-Quota-Percent",
+    "X-Quota-Warning",
+    "RateLimit-Policy",
+]
+
+# Pages, time, logs, transport security
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles" if PRODUCTION else None  # elsewhere WhiteNoise finds the files itself
+WHITENOISE_USE_FINDERS = not PRODUCTION
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+LOGGING_CONFIG = None
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
+logging_config(level=LOG_LEVEL, as_json=env.bool("LOG_JSON", True))
+
+X_FRAME_OPTIONS = "DENY"
+SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", PRODUCTION)
+SECURE_REDIRECT_EXEMPT = [r"^health"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", PRODUCTION) else None
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 365 * 24 * 3600 if PRODUCTION else 0)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = PRODUCTION
+SECURE_HSTS_PRELOAD = PRODUCTION
+SESSION_COOKIE_SECURE = PRODUCTION
+CSRF_COOKIE_SECURE = PRODUCTION
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])

@@ -1,0 +1,9 @@
+"""HTTP: the WSGI application that granian serves."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "engarde.settings")
+
+application = get_wsgi_application()
