@@ -1,0 +1,1 @@
+"""Who may do what: tenants, brands, users, memberships, API keys and sessions."""

@@ -1,0 +1,119 @@
+"""Reads: callers by their credentials, members, brands and API keys by tenant."""
+
+import secrets
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from django.db.models import Model, Q, QuerySet
+
+from engarde.accounts import api_keys
+from engarde.accounts.models import ApiKey, Brand, Membership, Session, Tenant, User
+from engarde.accounts.principal import MembershipInfo
+from engarde.common.paging import Page
+from engarde.common.problems import NotFound
+from engarde.common.scopes import system_scope, tenant_scope
+
+Row = TypeVar("Row", bound=Model)
+
+LAST_USED_RESOLUTION = timedelta(minutes=1)
+
+
+def live_session(*, session_id: UUID, user_id: UUID, now: datetime) -> Session | None:
+    """Return a session with its user, unless it ended or the user was switched off."""
+    sessions = Session.objects.select_related("user").filter(user_id=user_id, ended_at=None, expires_at__gt=now)
+    return sessions.filter(id=session_id, user__is_active=True).first()
+
+
+def memberships_of(user: User) -> tuple[MembershipInfo, ...]:
+    """Return a person's accepted memberships, oldest first."""
+    with system_scope("memberships of the caller"):
+        rows = Membership.objects.filter(user=user).exclude(accepted_at=None).order_by("id")
+        return tuple(MembershipInfo(*row) for row in rows.values_list("tenant_id", "tenant__name", "role"))
+
+
+def live_api_key(*, text: str, now: datetime) -> ApiKey | None:
+    """Return the API key with this text and its tenant, and note its use (at most once a minute)."""
+    public_id = api_keys.public_id_of(text)
+    if public_id is None:
+        return None
+    with system_scope("find an API key"):
+        key = ApiKey.objects.select_related("tenant").filter(public_id=public_id, revoked_at=None).first()
+        if key is None or not _matches(key, text, now):
+            return None
+        if key.last_used_at is None or key.last_used_at < now - LAST_USED_RESOLUTION:
+            unnoted = Q(last_used_at=None) | Q(last_used_at__lt=now - LAST_USED_RESOLUTION)
+            ApiKey.objects.filter(unnoted, id=key.id).update(last_used_at=now)
+        return key
+
+
+def _matches(key: ApiKey, text: str, now: datetime) -> bool:
+    if key.expires_at and key.expires_at <= now:
+        return False
+    digest = api_keys.digest(text)
+    if secrets.compare_digest(bytes(key.secret_hash), digest):
+        return True
+    overlaps = key.previous_hash is not None and key.previous_expires_at is not None and key.previous_expires_at > now
+    return overlaps and secrets.compare_digest(bytes(key.previous_hash or b""), digest)
+
+
+def find_tenant(*, tenant_id: UUID) -> Tenant | None:
+    """Return a tenant, for commands that are given its id."""
+    with tenant_scope(tenant_id):
+        return Tenant.objects.filter(id=tenant_id).first()
+
+
+def list_members(*, tenant_id: UUID, page: int, size: int) -> Page[Membership]:
+    """Return a page of a tenant's members and invitations, oldest first."""
+    with tenant_scope(tenant_id):
+        rows = Membership.objects.filter(tenant_id=tenant_id).select_related("user").order_by("id")
+        return _page(rows, page, size)
+
+
+def list_brands(*, tenant_id: UUID, page: int, size: int) -> Page[Brand]:
+    """Return a page of a tenant's brands, oldest first."""
+    with tenant_scope(tenant_id):
+        return _page(Brand.objects.filter(tenant_id=tenant_id).order_by("id"), page, size)
+
+
+def list_api_keys(*, tenant_id: UUID, page: int, size: int) -> Page[ApiKey]:
+    """Return a page of a tenant's keys that were not revoked, newest first."""
+    with tenant_scope(tenant_id):
+        return _page(ApiKey.objects.filter(tenant_id=tenant_id, revoked_at=None).order_by("-id"), page, size)
+
+
+def get_brand(*, tenant_id: UUID, brand_id: UUID) -> Brand:
+    """Return a brand.
+
+    Raises:
+        NotFound: the tenant has no such brand.
+    """
+    with tenant_scope(tenant_id):
+        brand = Brand.objects.filter(tenant_id=tenant_id, id=brand_id).first()
+    if brand is None:
+        raise NotFound("brand")
+    return brand
+
+
+def brand_for_content(*, tenant_id: UUID, brand_id: UUID | None) -> UUID | None:
+    """Inside a tenant's scope, return the brand that was named if the tenant has it, else the tenant's first one."""
+    brands = Brand.objects.filter(tenant_id=tenant_id)
+    if brand_id is not None:
+        brands = brands.filter(id=brand_id)
+    return brands.order_by("id").values_list("id", flat=True).first()
+
+
+def brand_ids(*, tenant_id: UUID) -> set[UUID]:
+    """Inside a scope, return the ids of a tenant's brands."""
+    return set(Brand.objects.filter(tenant_id=tenant_id).values_list("id", flat=True))
+
+
+def tenant_ids() -> list[UUID]:
+    """Return the ids of all tenants, oldest first."""
+    with system_scope("go through all tenants"):
+        return list(Tenant.objects.order_by("id").values_list("id", flat=True))
+
+
+def _page(rows: QuerySet[Row], page: int, size: int) -> Page[Row]:
+    start = (page - 1) * size
+    return Page(rows=list(rows[start : start + size]), number=page, size=size, total=rows.count())

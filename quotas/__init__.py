@@ -1,0 +1,1 @@
+"""How much a tenant may store: plans, exact counters, and what to say when full."""

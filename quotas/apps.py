@@ -1,0 +1,9 @@
+"""The quotas room's Django application."""
+
+from django.apps import AppConfig
+
+
+class QuotasConfig(AppConfig):
+    """Plans and usage."""
+
+    name = "quotas"
