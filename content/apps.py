@@ -1,0 +1,9 @@
+"""The content room's Django application."""
+
+from django.apps import AppConfig
+
+
+class ContentConfig(AppConfig):
+    """Items and their documents."""
+
+    name = "content"

@@ -1,0 +1,176 @@
+"""Folders of Markdown, text and HTML files to content, through the same operations as the API.
+
+A file's id follows from the tenant and its path in the folder, so a second run finds what the first one made: it changes
+what changed, leaves the rest alone, and nothing is there twice.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import yaml
+from django.conf import settings
+from frontmatter.default_handlers import YAMLHandler
+
+from content import operations, queries
+from content.models import ContentType, Status
+from engarde.common.problems import NotFound, Problem, explain
+
+SUFFIXES = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".html", ".htm"})
+MAX_TITLE = 300
+MAX_LIST = 100
+HTML_TITLE = re.compile(r"<(?:title|h1)\b[^>]*>(.*?)</(?:title|h1)\s*>", re.IGNORECASE | re.DOTALL)
+MARKUP = re.compile(r"<[^<>]*>")
+HEADING = re.compile(r"^#\s+(\S.*?)\s*#*$", re.MULTILINE)
+
+
+class Unreadable(Problem):
+    """A file that cannot become content."""
+
+    code, title = "unreadable_file", "Unreadable file"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        result: "created", "updated", "unchanged" or "failed".
+        size_bytes: of the body, 0 when it failed.
+    """
+
+    path: str
+    result: str
+    content_id: UUID | None = None
+    size_bytes: int = 0
+    code: str = ""
+    message: str = ""
+
+
+def find_files(root: Path) -> list[Path]:
+    """Return the importable files of a folder (or the one file), in order of their names; links are not followed."""
+    if root.is_file():
+        return [root]
+    return sorted(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for path in root.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if not hidden and path.suffix.lower() in SUFFIXES and not path.is_symlink() and path.is_file():
+            yield path
+
+
+def import_file(*, tenant_id: UUID, root: Path, path: Path, now: datetime) -> Outcome:
+    """Create or update the content of one file; an error of this file is an outcome, never raised."""
+    name = _name(root, path)
+    content_id = uuid5(NAMESPACE_URL, f"engarde:import:{tenant_id}:{name}")
+    try:
+        fields = read_fields(path, name)
+        result = _store(tenant_id, content_id, fields, now)
+    except Problem as problem:
+        return Outcome(name, "failed", code=problem.code, message=explain(problem))
+    return Outcome(name, result, content_id, len(fields["body"].encode()))
+
+
+def check_file(*, root: Path, path: Path) -> Outcome:
+    """Read one file as an import would, and store nothing."""
+    name = _name(root, path)
+    try:
+        fields = read_fields(path, name)
+        operations.check_fields(fields)
+    except Problem as problem:
+        return Outcome(name, "failed", code=problem.code, message=explain(problem))
+    return Outcome(name, "created", size_bytes=len(fields["body"].encode()))
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.name if root.is_file() else path.relative_to(root).as_posix()
+
+
+def _store(tenant_id: UUID, content_id: UUID, fields: dict[str, Any], now: datetime) -> str:
+    try:
+        before = queries.get_item(tenant_id=tenant_id, content_id=content_id)
+    except NotFound:
+        operations.create_content(tenant_id=tenant_id, author_id=None, fields=fields, now=now, content_id=content_id)
+        return "created"
+    written = operations.update_content(
+        tenant_id=tenant_id, author_id=None, content_id=content_id, changes=fields, now=now
+    )
+    return "unchanged" if written.item.version == before.version else "updated"
+
+
+def read_fields(path: Path, name: str) -> dict[str, Any]:
+    """Return the content fields of a file: YAML front matter gives title, tags, status and type, the rest is the body.
+
+    Raises:
+        Unreadable: too large, not UTF-8, holding NUL bytes, or with broken front matter.
+    """
+    head, body = _split(_read(path))
+    return {
+        "title": _title(head, body, path),
+        "body": body,
+        "type": _choice(head, "type", ContentType, ContentType.ARTICLE),
+        "status": _choice(head, "status", Status, Status.DRAFT),
+        "tags": _texts(head, "tags"),
+        "hashtags": _texts(head, "hashtags"),
+        "platforms": _texts(head, "platforms"),
+        "metadata": {"imported_from": name},
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > 4 * settings.CONTENT_MAX_BODY_BYTES:
+            raise Unreadable(f"The file has {path.stat().st_size} bytes, which is more than a body may have.")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise Unreadable(f"The file cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"The file is not UTF-8: {error.reason} at byte {error.start}.") from error
+    if "\0" in text:
+        raise Unreadable("The file holds NUL bytes, so it is not text.")
+    return text
+
+
+def _split(text: str) -> tuple[dict[str, Any], str]:
+    """Return the front matter and the body, which is kept to the letter; a rule of dashes alone is no front matter."""
+    handler = YAMLHandler()
+    if not handler.detect(text):
+        return {}, text
+    try:
+        front, body = handler.split(text)
+        head = handler.load(front)
+    except ValueError:
+        return {}, text
+    except (yaml.YAMLError, RecursionError) as error:
+        raise Unreadable(f"The front matter is not valid YAML: {error}") from error
+    return (head, body.removeprefix("\n")) if isinstance(head, dict) else ({}, text)
+
+
+def _title(head: dict[str, Any], body: str, path: Path) -> str:
+    found = HTML_TITLE.search(body) if path.suffix.lower().startswith(".htm") else HEADING.search(body)
+    title = str(head.get("title") or (found and MARKUP.sub("", found.group(1))) or path.stem)
+    return " ".join(title.split())[:MAX_TITLE] or path.name
+
+
+def _choice(head: dict[str, Any], name: str, choices: Any, default: str) -> str:
+    value = str(head.get(name, default)).lower()
+    if value not in choices.values:
+        raise Unreadable(f"{name}: {value!r} is not one of {', '.join(choices.values)}.")
+    if value == Status.SCHEDULED:
+        raise Unreadable("status: a scheduled item needs a time, which front matter does not give.")
+    return value
+
+
+def _texts(head: dict[str, Any], name: str) -> list[str]:
+    value = head.get(name) or []
+    texts = [str(text) for text in (value if isinstance(value, list) else str(value).split(","))]
+    cleaned = [text.strip() for text in texts if text.strip()]
+    if len(cleaned) > MAX_LIST or any(len(text) > MAX_LIST for text in cleaned):
+        raise Unreadable(f"{name}: at most {MAX_LIST} entries of at most {MAX_LIST} characters.")
+    return cleaned

@@ -1,0 +1,41 @@
+"""An item as it goes up to views and commands: facts from PostgreSQL with the document beside them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from content.documents import FoundDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One version of an item.
+
+    Attributes:
+        document: the document's fields and the tier it came from; None when no tier can give it now.
+        in_zerodb: the row id there, None while the document is only spooled.
+        backed_up_at: when the backup acknowledged this version.
+    """
+
+    id: UUID
+    tenant_id: UUID
+    version: int
+    title: str
+    content_type: str
+    status: str
+    brand_id: UUID
+    campaign_space_id: UUID | None
+    size_bytes: int
+    scheduled_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+    in_zerodb: str | None
+    backed_up_at: datetime | None
+    document: FoundDocument | None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The document's fields, empty when it cannot be read now."""
+        return self.document.fields if self.document else {}

@@ -1,0 +1,90 @@
+"""Fixtures for all tests: the migrated database, people, and the carriers run by hand.
+
+Tests commit for real, as other processes must see what they write; each works in tenants of its own, so none is in
+another's way and nothing is rolled back.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.utils import timezone
+
+from tests import people
+from tests.people import Person
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_blocker: Any) -> Iterator[None]:
+    """Migrate the throw-away database instead of making a second one beside it."""
+    with django_db_blocker.unblock():
+        call_command("migrate", verbosity=0)
+        call_command("setup_zerodb", stdout=_Nowhere())
+        call_command("setup_bigquery", stdout=_Nowhere())
+        yield
+
+
+class _Nowhere:
+    def write(self, _text: str) -> None:
+        """Drop what a command prints."""
+
+
+@pytest.fixture
+def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Access to the database, with real commits."""
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _fast_passwords(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def alice(database: None) -> Person:
+    """Owner of a tenant, with its API key."""
+    return people.new_owner("alice")
+
+
+@pytest.fixture
+def bob(alice: Person) -> Person:
+    """Alice's colleague, an editor who is logged in."""
+    return people.new_colleague(alice)
+
+
+@pytest.fixture
+def charlie(database: None) -> Person:
+    """An outsider: owner of another tenant."""
+    return people.new_owner("charlie")
+
+
+@pytest.fixture
+def upload(database: None) -> Callable[[], int]:
+    """Run the uploader until nothing is due and return how many documents went to ZeroDB."""
+    from content import documents, uploader
+
+    def run() -> int:
+        store, total = documents.document_store(), 0
+        assert store is not None
+        while not (done := uploader.run_pass(store=store, now=timezone.now)).is_idle and not done.failed:
+            total += done.uploaded
+        return total
+
+    return run
+
+
+@pytest.fixture
+def back_up(database: None) -> Callable[[], int]:
+    """Run the backup until nothing is due and return how many changes it shipped."""
+    from dr import sync
+
+    def run() -> int:
+        total = 0
+        while (done := sync.run_pass(now=timezone.now)).shipped:
+            assert done.status == "healthy", done.reason
+            total += done.rows
+        return total
+
+    return run
