@@ -1,0 +1,1 @@
+"""Disaster recovery: the backup in BigQuery, the way back, and the proof that both agree."""

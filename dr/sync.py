@@ -1,0 +1,188 @@
+"""The second carrier: the change log to the archive.
+
+First it seals: a short transaction gives at most 100 changes to a batch, whose members never change again. Then it ships
+sealed batches, each under a lease. Killed anywhere, it leaves batches whose lease ends and that are shipped again with the
+same rows; the archive's readers count a row that arrived twice once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import connection
+from django.db.models import F
+from uuid_utils.compat import uuid7
+
+from content import changes, documents
+from content.changes import LoggedChange
+from dr import archives
+from dr.archives.base import Archive, ArchiveRecord, ArchiveRefused, ArchiveUnavailable, BatchManifest
+from dr.models import Batch, SyncState
+from dr.records import make_record
+from engarde.common.scopes import system_scope
+
+log = structlog.get_logger(__name__)
+
+LEASE = timedelta(minutes=1)
+SHORTEST_WAIT = timedelta(seconds=5)
+LONGEST_WAIT = timedelta(minutes=15)
+PROBE_EVERY = timedelta(minutes=1)
+MAX_BATCHES_A_PASS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass did.
+
+    Attributes:
+        status: healthy, failing, disabled (by setting or because access is refused).
+        backlog: changes that the archive has not acknowledged.
+    """
+
+    status: str
+    reason: str = ""
+    sealed: int = 0
+    shipped: int = 0
+    rows: int = 0
+    backlog: int = 0
+
+
+def run_pass(*, now: Callable[[], datetime]) -> Pass:
+    """Seal what was committed and ship what is due; never raises for an archive that is away."""
+    archive = archives.current()
+    if archive is None:
+        return Pass("disabled", "BIGQUERY_SYNC_ENABLED is off.")
+    state = _state()
+    if state.status == SyncState.Status.DISABLED and state.next_probe_at and state.next_probe_at > now():
+        return Pass(state.status, state.reason, backlog=_backlog())
+    sealed = _seal_all()
+    done = replace(_ship_due(archive, state.epoch, now), sealed=sealed)
+    return replace(done, backlog=_backlog())
+
+
+def _seal_all() -> int:
+    for sealed in range(MAX_BATCHES_A_PASS):
+        if not _seal():
+            return sealed
+    return MAX_BATCHES_A_PASS
+
+
+def _seal() -> bool:
+    with system_scope("seal a batch of changes"):
+        batch_id = uuid7()
+        seqs = changes.claim(batch_id=batch_id, limit=settings.BIGQUERY_SYNC_BATCH_SIZE)
+        if not seqs:
+            return False
+        Batch.objects.create(id=batch_id, rows=len(seqs), first_seq=seqs[0], last_seq=seqs[-1], horizon=_horizon())
+    return True
+
+
+def _horizon() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+        return int(cursor.fetchone()[0])
+
+
+def _ship_due(archive: Archive, epoch: int, now: Callable[[], datetime]) -> Pass:
+    """Ship batches until none is due or one fails: the others would meet the same archive."""
+    done = Pass("healthy")
+    while done.shipped < MAX_BATCHES_A_PASS and (batch := _lease(now())):
+        try:
+            _ship(archive, batch, epoch, now)
+        except (ArchiveRefused, ArchiveUnavailable, DocumentsMissing) as error:
+            status = _failed(batch, error, now())
+            return replace(done, status=status, reason=str(error))
+        done = replace(done, shipped=done.shipped + 1, rows=done.rows + batch.rows)
+    if done.shipped:
+        SyncState.objects.filter(id=1).update(
+            status=SyncState.Status.HEALTHY, reason="", last_success_at=now(), next_probe_at=None
+        )
+    return done
+
+
+def _lease(now: datetime) -> Batch | None:
+    with system_scope("lease a batch"):
+        due = Batch.objects.select_for_update(skip_locked=True).filter(acked_at=None, next_try_at__lte=now)
+        batch = due.order_by("next_try_at").first()
+        if batch:
+            Batch.objects.filter(id=batch.id).update(attempts=F("attempts") + 1, next_try_at=now + LEASE)
+    return batch
+
+
+class DocumentsMissing(Exception):
+    """Documents of a batch are in no tier that can be reached now."""
+
+
+def _ship(archive: Archive, batch: Batch, epoch: int, now: Callable[[], datetime]) -> None:
+    records = _records(batch, epoch)
+    size = sum(len((record.document or "").encode()) + len(record.facts) for record in records)
+    archive.append(records, _manifest(batch, size, epoch))
+    with system_scope("acknowledge a batch"):
+        Batch.objects.filter(id=batch.id, acked_at=None).update(acked_at=now(), bytes=size, last_error="")
+        changes.acknowledge(batch_ids=[batch.id], now=now())
+
+
+def _records(batch: Batch, epoch: int) -> list[ArchiveRecord]:
+    with system_scope("read a batch of changes"):
+        rows = changes.of_batch(batch_id=batch.id)
+    texts = _texts([row for row in rows if row.has_document])
+    return [make_record(row, document=texts.get(_key(row)), epoch=epoch, batch_id=batch.id) for row in rows]
+
+
+def _key(change: LoggedChange) -> tuple[UUID, bytes]:
+    return change.entity_id, change.sha256
+
+
+def _texts(rows: list[LoggedChange]) -> dict[tuple[UUID, bytes], str]:
+    """Return the documents of the changes, read tenant by tenant.
+
+    Raises:
+        DocumentsMissing: at least one is in no tier that can be reached now.
+    """
+    found: dict[tuple[UUID, bytes], str] = {}
+    for tenant_id in {row.tenant_id for row in rows}:
+        keys = {documents.key_of(*_key(row)): _key(row) for row in rows if row.tenant_id == tenant_id}
+        read = documents.read_many(tenant_id=tenant_id, keys=keys)
+        found |= {keys[key]: document.text for key, document in read.items()}
+    missing = {_key(row) for row in rows} - found.keys()
+    if missing:
+        raise DocumentsMissing(f"{len(missing)} documents cannot be read now, such as that of {next(iter(missing))[0]}")
+    return found
+
+
+def _manifest(batch: Batch, size: int, epoch: int) -> BatchManifest:
+    return BatchManifest(
+        batch_id=batch.id,
+        rows=batch.rows,
+        bytes=size,
+        first_seq=batch.first_seq,
+        last_seq=batch.last_seq,
+        horizon=batch.horizon,
+        epoch=epoch,
+        sealed_at=batch.sealed_at,
+    )
+
+
+def _failed(batch: Batch, error: Exception, now: datetime) -> str:
+    """Put the batch off and note the state; a refusal disables the backup until a probe gets through."""
+    refused = isinstance(error, ArchiveRefused)
+    status = SyncState.Status.DISABLED if refused else SyncState.Status.FAILING
+    wait = PROBE_EVERY if refused else min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(batch.attempts, 12))
+    Batch.objects.filter(id=batch.id).update(next_try_at=now + wait, last_error=str(error)[:1000])
+    SyncState.objects.filter(id=1).update(
+        status=status, reason=str(error)[:1000], next_probe_at=now + PROBE_EVERY if refused else None
+    )
+    log.warning("backup failed; nothing is lost, the batch is tried again", status=status, error=str(error))
+    return status
+
+
+def _state() -> SyncState:
+    return SyncState.objects.get_or_create(id=1)[0]
+
+
+def _backlog() -> int:
+    with system_scope("count the backlog"):
+        return changes.backlog()
