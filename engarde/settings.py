@@ -132,7 +132,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_BEAT_SCHEDULE = {
-    "upload documents that no wake-up reached": {"task": "content.upload_documents", "schedule": timedelta(seconds=15)},
+    "upload documents that no wake-up reached": {
+        "task": "content.upload_documents",
+        "schedule": timedelta(seconds=5),
+        "options": {"expires": 5},
+    },
     "back up changes that no wake-up reached": {"task": "dr.sync", "schedule": timedelta(minutes=1)},
     "publish scheduled content": {"task": "content.publish_due", "schedule": timedelta(seconds=20)},
     "send mail that no wake-up reached": {"task": "accounts.send_mail", "schedule": timedelta(seconds=30)},

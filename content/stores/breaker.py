@@ -21,7 +21,7 @@ class CircuitBreaker:
     """
 
     def __init__(
-        self, threshold: int = 5, open_seconds: float = 15.0, *, clock: Callable[[], float] = time.monotonic
+        self, threshold: int = 5, open_seconds: float = 5.0, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Start closed; `clock` returns seconds and never goes backwards."""
         self._threshold = threshold

@@ -1,15 +1,37 @@
 """The admin's pages for tenants and people."""
 
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
 
 from engarde.accounts import operations
 from engarde.accounts.models import ApiKey, Brand, Membership, Tenant, User
+from engarde.common.throttles import LoginThrottle
+
+
+class LoginForm(AdminAuthenticationForm):
+    """The admin's login, throttled together with the API's."""
+
+    def clean(self) -> dict[str, Any]:
+        """Check the password, unless there were too many tries.
+
+        Raises:
+            ValidationError: no, or too many tries.
+        """
+        tried: Any = SimpleNamespace(data={"email": self.data.get("username")}, META=getattr(self.request, "META", {}))
+        if not LoginThrottle().allow_request(tried, None):
+            raise ValidationError("Too many tries; wait a minute.", code="throttled")
+        return super().clean()
+
+
+admin.site.login_form = LoginForm
 
 
 class PasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]

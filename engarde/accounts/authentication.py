@@ -13,6 +13,7 @@ from engarde.accounts.principal import MembershipInfo, Principal, TenantRequired
 from engarde.accounts.roles import SCOPES_OF, Scope
 
 CHALLENGE = 'Bearer realm="engarde"'
+PICKING = "A person in several tenants names one in the X-Tenant-ID header."
 
 
 class CredentialsAuthentication(BaseAuthentication):
@@ -102,6 +103,6 @@ class CredentialsScheme(OpenApiAuthenticationExtension):  # type: ignore[no-unty
     def get_security_definition(self, auto_schema: object) -> list[dict[str, str]]:
         """Return one definition a name."""
         return [
-            {"type": "http", "scheme": "bearer", "description": "An access token or an API key."},
+            {"type": "http", "scheme": "bearer", "description": f"An access token or an API key. {PICKING}"},
             {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         ]

@@ -222,8 +222,6 @@ def add_member(*, principal: Principal, email: str, role: str, password: str | N
     with tenant_scope(tenant_id):
         user, is_new = _user_to_add(email, password)
         joins_at_once = user.email_verified_at is not None or (is_new and password is not None)
-        if Membership.objects.filter(tenant_id=tenant_id, user=user).exists():
-            raise AlreadyMember("This person is a member or invited already.")
         membership = Membership(tenant_id=tenant_id, user=user, role=role, accepted_at=now if joins_at_once else None)
         _insert_membership(membership)
         if not is_new or password is None:

@@ -17,6 +17,9 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     problem = _from_exception(exc)
     if problem is None:
         return None
+    request = context.get("request")
+    if request is not None and "_user" not in vars(request):
+        request.user = None  # authentication raised a room's error: DRF would run it again for whoever asks
     body, headers = problem
     response = Response(body, status=body["status"], content_type=PROBLEM_JSON)
     for name, value in headers.items():

@@ -143,6 +143,7 @@ class MetadataField(serializers.JSONField):
         "too_large": "At most 64 KiB of JSON.",
         "number": "Numbers must be finite.",
         "nul": "Null characters are not allowed.",
+        "not_json": "Texts need to be Unicode and integers to fit 64 bits.",
     }
     max_bytes = 64 * 1024
 
@@ -157,7 +158,11 @@ class MetadataField(serializers.JSONField):
         if not isinstance(data, dict):
             self.fail("not_an_object")
         self._check(data, depth=1)
-        if len(json.dumps(data)) > self.max_bytes:
+        try:
+            size = len(json.dumps(data))
+        except TypeError:  # lone surrogates, integers that no JSON here holds
+            self.fail("not_json")
+        if size > self.max_bytes:
             self.fail("too_large")
         return data
 

@@ -89,7 +89,14 @@ def logging_config(*, level: str, as_json: bool) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": level},
-            "loggers": {"django.server": {"propagate": True}, "google": {"level": "WARNING"}},
+            "loggers": {
+                "django.server": {"propagate": True},
+                "google": {"level": "WARNING"},
+                # A line a task, twice, says nothing that the tasks do not say themselves.
+                "celery.worker.strategy": {"level": "WARNING"},
+                "celery.app.trace": {"level": "WARNING"},
+                "celery.beat": {"level": "WARNING"},
+            },
         }
     )
     structlog.configure(

@@ -16,7 +16,7 @@ from engarde.common import request_ids
 
 log = structlog.get_logger(__name__)
 
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.2
 FLUSH_SECONDS = 0.5
 
 

@@ -30,7 +30,7 @@ def fields_of(answer: Any) -> dict[str, Any]:
     forms = [form, *(row for inline in answer.context["inline_admin_formsets"] for row in inline.formset.forms)]
     managers = [inline.formset.management_form for inline in answer.context["inline_admin_formsets"]]
     values = {field.html_name: field.value() for each in [*forms, *managers] for field in each}
-    return {name: value for name, value in values.items() if value not in {None, False}}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 def test_the_front_page_lists_this_room(staff: Client) -> None:
@@ -67,9 +67,10 @@ def test_every_object_has_a_page(staff: Client, alice: Person) -> None:
         staff.get(f"/admin/accounts/user/{alice.user_id}/history/"),
         staff.get(f"/admin/accounts/user/{alice.user_id}/delete/"),
         staff.get("/admin/accounts/user/add/"),
+        staff.get(f"/admin/accounts/tenant/{alice.tenant_id}/delete/"),
     ]
 
-    assert [page.status_code for page in pages] == [200] * 7
+    assert [page.status_code for page in pages] == [200] * 8
     assert bytes(key.secret_hash).hex() not in pages[2].content.decode()
     assert "secret" not in pages[2].content.decode().lower()
 
@@ -165,3 +166,19 @@ def test_somebody_with_a_wrong_password_stays_outside(database: None) -> None:
     answer = Client().post("/admin/login/?next=/admin/", {"username": email, "password": "wrong"})
 
     assert answer.status_code == 200
+
+
+@pytest.mark.usefixtures("three_tries")
+def test_nobody_guesses_on_and_on_at_either_door(alice: Person) -> None:
+    email = f"staff-{uuid4().hex[:12]}@example.com"
+    User.objects.create_superuser(email, STAFF_PASSWORD)
+
+    def log_in_here(password: str) -> Any:
+        return Client().post("/admin/login/?next=/admin/", {"username": email, "password": password})
+
+    assert [log_in_here(f"guess {number}").status_code for number in range(3)] == [200] * 3
+    refused = log_in_here(STAFF_PASSWORD)
+    by_api = JSONClient().post("/api/auth/login", {"email": email, "password": STAFF_PASSWORD})
+
+    assert (refused.status_code, by_api.status_code) == (200, 429)
+    assert "Too many tries" in refused.content.decode()

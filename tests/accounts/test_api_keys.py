@@ -71,7 +71,7 @@ def test_agents_send_it_either_way(alice: Person, header: str) -> None:
         "lower case": {"HTTP_AUTHORIZATION": f"bearer {key}"},
     }[header]
 
-    answer = JSONClient().get("/api/auth/me", **headers)  # type: ignore[arg-type]
+    answer = JSONClient().get("/api/auth/me", **headers)
 
     assert answer.status_code == 200
     assert answer.json()["authenticated_by"] == "api_key"
@@ -92,9 +92,8 @@ def test_one_wrong_letter_anywhere_is_noticed() -> None:
         assert api_keys.public_id_of(text[:place] + other + text[place + 1 :]) is None
 
 
-@pytest.mark.parametrize(
-    "junk",
-    [
+def test_junk_is_refused_without_a_query(database: None) -> None:
+    junk = [
         "eg_live_",
         "eg_live_x_y",
         "eg_test_" + "a" * 62,
@@ -103,16 +102,13 @@ def test_one_wrong_letter_anywhere_is_noticed() -> None:
         api_keys.make().text.replace("_", "-"),
         "eg_live_" + "é" * 12 + "_" + "a" * 49,
         "eg_live_" + "a" * 100_000,
-    ],
-)
-def test_junk_is_refused_without_a_query(database: None, junk: str) -> None:
-    with CaptureQueriesContext(connection) as asked:
-        answers = [
-            JSONClient().get("/api/brands", HTTP_X_API_KEY=junk),
-            JSONClient().get("/api/brands", HTTP_AUTHORIZATION=f"Bearer {junk}"),
-        ]
+    ]
 
-    assert [answer.status_code for answer in answers] == [401, 401]
+    with CaptureQueriesContext(connection) as asked:
+        answers = [JSONClient().get("/api/brands", HTTP_X_API_KEY=text) for text in junk]
+        answers += [JSONClient().get("/api/brands", HTTP_AUTHORIZATION=f"Bearer {text}") for text in junk]
+
+    assert [answer.status_code for answer in answers] == [401] * 16
     assert all(answer["WWW-Authenticate"].startswith("Bearer") for answer in answers)
     assert len(asked) == 0
 

@@ -11,6 +11,7 @@ from django.core.management import CommandError, call_command
 
 from engarde.accounts.models import Membership, User
 from engarde.common.scopes import system_scope
+from quotas.models import QuotaUsage
 from tests.people import PASSWORD, JSONClient, Person, log_in, logged_in
 
 
@@ -42,7 +43,7 @@ def test_it_makes_a_tenant_with_an_owner_a_brand_and_a_key(database: None) -> No
     key = {"HTTP_X_API_KEY": made["api_key"]}
     assert me(key)["scopes"] == ["admin", "content:read", "content:write", "generate", "quota:read"]
     assert me(key)["active_tenant"]["tenant_id"] == made["tenant_id"]
-    brands = JSONClient().get("/api/brands", **key).json()["data"]  # type: ignore[arg-type]
+    brands = JSONClient().get("/api/brands", **key).json()["data"]
     assert [(brand["id"], brand["name"]) for brand in brands] == [(made["brand_id"], "Fizz")]
     owner = me(log_in(email))
     assert owner["user"]["id"] == made["user_id"]
@@ -55,6 +56,14 @@ def test_the_brand_is_named_after_the_tenant_when_no_other_name_is_given(databas
     brands = JSONClient().get("/api/brands", HTTP_X_API_KEY=made["api_key"]).json()["data"]
 
     assert [brand["name"] for brand in brands] == ["Erin's"]
+
+
+def test_a_limit_of_its_own_replaces_the_plans(database: None) -> None:
+    made = create(address(), "--storage-limit", "12345")
+
+    with system_scope("a test looks"):
+        usage = QuotaUsage.objects.get(tenant_id=made["tenant_id"])
+    assert (usage.plan_id, usage.storage_limit_override) == ("starter", 12345)
 
 
 def test_without_json_it_prints_a_line_a_value(database: None) -> None:

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import jwt
 import pytest
@@ -87,7 +87,12 @@ def test_it_hashes_as_much_for_everybody(alice: Person, charlie: Person, monkeyp
         login(person.email)
     hashed: list[str] = []
     encode = MD5PasswordHasher.encode
-    monkeypatch.setattr(MD5PasswordHasher, "encode", lambda *args: hashed.append("once") or encode(*args))
+
+    def count(*arguments: Any) -> str:
+        hashed.append("once")
+        return encode(*arguments)
+
+    monkeypatch.setattr(MD5PasswordHasher, "encode", count)
 
     for email, password in [
         ("nobody@example.com", "x"),
@@ -278,16 +283,6 @@ def test_stale_credentials_do_not_keep_anybody_from_logging_in(alice: Person) ->
     assert answer.status_code == 200
 
 
-@pytest.fixture
-def three_tries(settings: Any) -> Any:
-    settings.THROTTLE_LOGIN = "3/min"
-    settings.THROTTLE_KEY_PREFIX = f"test-{uuid4()}"
-    settings.REDIS_TIMEOUT_SECONDS = 5
-    throttles._limiter.cache_clear()
-    yield
-    throttles._limiter.cache_clear()
-
-
 @pytest.mark.usefixtures("three_tries")
 def test_it_lets_nobody_guess_on_and_on(alice: Person, charlie: Person) -> None:
     tries = [login(alice.email, f"guess {number}") for number in range(3)]
@@ -327,10 +322,10 @@ def test_it_lets_people_in_while_redis_is_away(
 
 def test_sessions_that_are_over_are_dropped(alice: Person) -> None:
     pairs = [tokens_of(alice) for _ in range(3)]
-    ids = [tokens.session_of(pair["refresh_token"]) for pair in pairs]
+    ids = [pair["refresh_token"].partition(".")[0] for pair in pairs]
     operations.log_out(refresh_token=pairs[0]["refresh_token"], now=datetime.now(UTC))
     Session.objects.filter(id=ids[1]).update(expires_at=NOW)
 
     operations.drop_spent_sessions(now=datetime.now(UTC))
 
-    assert list(Session.objects.filter(user_id=alice.user_id).values_list("id", flat=True)) == [ids[2]]
+    assert list(Session.objects.filter(user_id=alice.user_id).values_list("id", flat=True)) == [UUID(ids[2])]

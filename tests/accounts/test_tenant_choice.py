@@ -86,8 +86,9 @@ def test_a_tenant_that_is_not_the_callers_is_refused(alice: Person, bob: Person,
     named = {"foreign": str(charlie.tenant_id), "unknown": str(uuid4())}.get(wanted, wanted)
 
     for caller in (alice, bob):
-        answer = caller.api.get("/api/brands", HTTP_X_TENANT_ID=named)
-        assert (answer.status_code, answer.json()["code"]) == (403, "tenant_required")
+        for path in ("/api/brands", "/api/auth/me"):
+            answer = caller.api.get(path, HTTP_X_TENANT_ID=named)
+            assert (answer.status_code, answer.json()["code"]) == (403, "tenant_required")
 
 
 def test_naming_the_only_tenant_is_fine(alice: Person, bob: Person) -> None:

@@ -47,7 +47,7 @@ def leaks(value: Any) -> list[str]:
         lambda secret: {"inner": {"deep": [secret]}},
         lambda secret: [[{"a": (secret,)}]],
         lambda secret: {secret: 1},
-        lambda secret: KeyError(secret),
+        KeyError,
         lambda secret: secret.encode(),
         lambda secret: {secret},
     ],

@@ -97,7 +97,8 @@ def test_it_limits_tries_to_log_in_by_account_and_address(alice: Person, setting
 
     def log_in(email: Any, address: str, **headers: str) -> int:
         body = {"email": email, "password": "a guess"}
-        client = APIClient(REMOTE_ADDR=address, **headers)
+        client = APIClient()
+        client.credentials(REMOTE_ADDR=address, **headers)
         return int(client.post("/api/auth/login", body, format="json").status_code)
 
     assert [log_in(alice.email, "192.0.2.1") for _ in range(3)] == [401, 401, 429]
