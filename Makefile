@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-dev ## formatters, linters, types, import contracts, mi
 	$(BIN)/ruff check .
 	$(BIN)/mypy manage.py engarde quotas content dr tests
 	$(BIN)/lint-imports
-	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	ENGARDE_ENV=production SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
 	  DATABASE_URL=postgres://engarde@127.0.0.1/engarde REDIS_URL=redis://127.0.0.1 ALLOWED_HOSTS=example.com \
 	  $(BIN)/python manage.py check --deploy --fail-level WARNING

@@ -14,17 +14,19 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import yaml
 from django.conf import settings
-from frontmatter.default_handlers import YAMLHandler
 
 from content import operations, queries
 from content.models import ContentType, Status
 from engarde.common.problems import NotFound, Problem, explain
 
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".html", ".htm"})
+CONTAINERS = (dict, list, set, tuple)
 MAX_TITLE = 300
 MAX_LIST = 100
 HTML_TITLE = re.compile(r"<(?:title|h1)\b[^>]*>(.*?)</(?:title|h1)\s*>", re.IGNORECASE | re.DOTALL)
 MARKUP = re.compile(r"<[^<>]*>")
+# Libraries for front matter strip the blank lines around a body; ours comes back as it was sent.
+FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#\s+(\S.*?)\s*#*$", re.MULTILINE)
 
 
@@ -139,27 +141,24 @@ def _read(path: Path) -> str:
 
 def _split(text: str) -> tuple[dict[str, Any], str]:
     """Return the front matter and the body, which is kept to the letter; a rule of dashes alone is no front matter."""
-    handler = YAMLHandler()
-    if not handler.detect(text):
+    found = FRONT_MATTER.match(text)
+    if not found:
         return {}, text
     try:
-        front, body = handler.split(text)
-        head = handler.load(front)
-    except ValueError:
-        return {}, text
-    except (yaml.YAMLError, RecursionError) as error:
+        head = yaml.safe_load(found.group(1))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Unreadable(f"The front matter is not valid YAML: {error}") from error
-    return (head, body.removeprefix("\n")) if isinstance(head, dict) else ({}, text)
+    return (head, text[found.end() :]) if isinstance(head, dict) else ({}, text)
 
 
 def _title(head: dict[str, Any], body: str, path: Path) -> str:
     found = HTML_TITLE.search(body) if path.suffix.lower().startswith(".htm") else HEADING.search(body)
-    title = str(head.get("title") or (found and MARKUP.sub("", found.group(1))) or path.stem)
+    title = str(_scalar(head, "title") or (found and MARKUP.sub("", found.group(1))) or path.stem)
     return " ".join(title.split())[:MAX_TITLE] or path.name
 
 
 def _choice(head: dict[str, Any], name: str, choices: Any, default: str) -> str:
-    value = str(head.get(name, default)).lower()
+    value = str(_scalar(head, name) or default).lower()
     if value not in choices.values:
         raise Unreadable(f"{name}: {value!r} is not one of {', '.join(choices.values)}.")
     if value == Status.SCHEDULED:
@@ -167,9 +166,20 @@ def _choice(head: dict[str, Any], name: str, choices: Any, default: str) -> str:
     return value
 
 
+def _scalar(head: dict[str, Any], name: str) -> Any:
+    """Return a value that is no list or mapping: writing out nested YAML aliases could take for ever."""
+    value = head.get(name)
+    if isinstance(value, CONTAINERS):
+        raise Unreadable(f"{name}: one value, not a list or mapping.")
+    return value
+
+
 def _texts(head: dict[str, Any], name: str) -> list[str]:
     value = head.get(name) or []
-    texts = [str(text) for text in (value if isinstance(value, list) else str(value).split(","))]
+    listed = value if isinstance(value, list) else str(_scalar(head, name)).split(",")
+    if any(isinstance(text, CONTAINERS) for text in listed):
+        raise Unreadable(f"{name}: a list of words, without lists or mappings inside.")
+    texts = [str(text) for text in listed]
     cleaned = [text.strip() for text in texts if text.strip()]
     if len(cleaned) > MAX_LIST or any(len(text) > MAX_LIST for text in cleaned):
         raise Unreadable(f"{name}: at most {MAX_LIST} entries of at most {MAX_LIST} characters.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import django_stubs_ext
 from celery.schedules import crontab
+from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
 from engarde import env as environment
@@ -201,6 +202,7 @@ PASSWORD_RESET_TIMEOUT = env.int("PASSWORD_RESET_SECONDS", 3 * 24 * 3600)
 PASSWORD_RESET_URL = env.str("PASSWORD_RESET_URL", f"{PUBLIC_URL}/reset-password?token={{token}}")
 
 vars().update(env.email_url("EMAIL_URL", default=f"filemail:///{DATA_DIR / 'mail'}"))
+EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT_SECONDS", 10)
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "En Garde <no-reply@engarde.local>")
 
 # The API
@@ -238,6 +240,16 @@ SPECTACULAR_SETTINGS = {
     },
 }
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
+CORS_ALLOW_HEADERS = [
+    *default_headers,
+    "x-api-key",
+    "x-tenant-id",
+    "x-request-id",
+    "idempotency-key",
+    "if-match",
+    "if-none-match",
+    "range",
+]
 CORS_EXPOSE_HEADERS = [
     "ETag",
     "Location",

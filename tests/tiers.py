@@ -60,13 +60,13 @@ def lose_postgres_rows(*content_ids: str) -> None:
 def versions(content_id: str) -> list[ContentVersion]:
     """Return an item's versions, oldest first."""
     with system_scope("a test looks"):
-        return list(ContentVersion.objects.filter(content_id=content_id).order_by("version"))
+        return list(ContentVersion.objects.filter(content_id=UUID(content_id)).order_by("version"))
 
 
 def spooled(content_id: str) -> list[SpooledDocument]:
     """Return an item's spooled documents, oldest first."""
     with system_scope("a test looks"):
-        return list(SpooledDocument.objects.filter(content_id=content_id).order_by("version"))
+        return list(SpooledDocument.objects.filter(content_id=UUID(content_id)).order_by("version"))
 
 
 def make_due(*content_ids: str) -> None:

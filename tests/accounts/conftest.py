@@ -9,12 +9,6 @@ import pytest
 from engarde.common import throttles
 
 
-@pytest.fixture(autouse=True)
-def _static_files_are_not_listed(settings: Any) -> None:
-    """Every test client starts the middleware anew, and WhiteNoise would look at each static file then."""
-    settings.WHITENOISE_AUTOREFRESH = True
-
-
 @pytest.fixture
 def three_tries(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three logins a minute, counted apart from every other test's."""

@@ -76,12 +76,10 @@ def test_a_part_that_is_switched_off_on_purpose_is_no_fault(api: APIClient, monk
     assert api.get("/health").json()["status"] == "ok"
 
 
-def test_the_real_checks_tell_a_service_that_is_away(
-    api: APIClient, absent_url: str, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_real_checks_tell_a_service_that_is_away(api: APIClient, absent_url: str, settings: LazySettings) -> None:
     settings.REDIS_URL = absent_url
     redis_client.client.cache_clear()
-    monkeypatch.setattr(settings, "CONTENT_STORE_OPTIONS", _elsewhere(settings, absent_url))
+    settings.CONTENT_STORE_OPTIONS = _elsewhere(settings, absent_url)
     documents.document_store.cache_clear()
     try:
         checks = api.get("/health").json()["checks"]

@@ -68,7 +68,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def keep(_producer: Any, name: str, message: Any, **options: Any) -> None:
         merged = {**message.headers, **(options.get("headers") or {})}
         before_task_publish.send(sender=name, headers=merged, body=message.body)
-        headers.append(merged)
+        if name == "tests.look":  # not what an earlier test's writes still send
+            headers.append(merged)
 
     monkeypatch.setattr(current_app.amqp, "send_task_message", keep)
     return headers
@@ -76,15 +77,15 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_it_goes_with_a_task_that_the_request_starts(sent: list[dict[str, Any]]) -> None:
     with structlog.contextvars.bound_contextvars(request_id="mine"):
-        current_app.send_task("content.upload_documents")
+        current_app.send_task("tests.look")
 
     assert sent[0]["request_id"] == "mine"
 
 
 def test_it_goes_with_a_wake_up_though_another_thread_sends_it(sent: list[dict[str, Any]]) -> None:
-    wake._send("content.upload_documents", "mine")
+    wake._send("tests.look", "the request's")
 
-    assert sent[0]["request_id"] == "mine"
+    assert sent[0]["request_id"] == "the request's"
 
 
 def test_a_task_runs_under_the_id_it_was_sent_with() -> None:

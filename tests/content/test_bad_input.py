@@ -10,6 +10,7 @@ from django.conf import LazySettings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engarde.common.json import RequestTooLarge, StrictJSONParser
 from tests.people import Person
 from tests.stored import stored_by
 
@@ -212,6 +213,14 @@ def test_it_refuses_a_request_that_says_it_is_over_8_mib_without_reading_it(writ
     extra: dict[str, Any] = {"CONTENT_LENGTH": str(9 * MIB), "wsgi.input": Unread()}
 
     refused(post_raw(writer, b"{}", **extra), 413, "content_too_large")
+
+
+def test_the_parser_itself_reads_no_further_than_the_limit() -> None:
+    stream = BytesIO(b" " * 20 * MIB)
+
+    with pytest.raises(RequestTooLarge):
+        StrictJSONParser().parse(stream)
+    assert stream.tell() == 8 * MIB + 1
 
 
 def in_chunks(raw: bytes) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from django.utils import timezone
 from engarde.common.commands import JSONCommand
 from quotas import operations
 
+MAX_EMAIL = 254
+MAX_TEXT = 200
+
 
 class Command(JSONCommand):
     """Makes a tenant and prints its ids and the API key, which is shown this once."""
@@ -55,6 +58,9 @@ def _check(options: dict[str, Any]) -> None:
         validate_email(options["email"])
     except ValidationError as error:
         raise CommandError(f"--email: {options['email']!r} is not an e-mail address.") from error
-    for option in ("name", "password"):
-        if not options[option].strip() or len(options[option]) > 200 or "\0" in options[option]:
+    if len(options["email"]) > MAX_EMAIL:
+        raise CommandError(f"--email: at most {MAX_EMAIL} characters.")
+    for option in ("name", "password", "brand"):
+        value = options[option]
+        if value is not None and (not value.strip() or len(value) > MAX_TEXT or "\0" in value):
             raise CommandError(f"--{option} needs 1 to 200 characters.")
