@@ -33,6 +33,7 @@ lint: $(VENV)/.installed-dev ## formatters, linters, types, import contracts, mi
 	  DATABASE_URL=postgres://engarde@127.0.0.1/engarde REDIS_URL=redis://127.0.0.1 ALLOWED_HOSTS=example.com \
 	  $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+	$(BIN)/python manage.py check --database default
 
 format: $(VENV)/.installed-dev ## format the code and mend what linters can mend
 	$(BIN)/ruff format .

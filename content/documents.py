@@ -82,8 +82,17 @@ def read_many(*, tenant_id: UUID, keys: Iterable[DocumentKey]) -> dict[DocumentK
     wanted = set(keys)
     with tenant_scope(tenant_id):
         found = spooled(keys=wanted)
+    return found | fetch(tenant_id=tenant_id, keys=wanted - found.keys())
+
+
+def fetch(*, tenant_id: UUID, keys: Collection[DocumentKey]) -> dict[DocumentKey, FoundDocument]:
+    """Return the documents that ZeroDB, or else the backup, can give; what does not match its checksum counts as absent.
+
+    Call it outside a scope: it talks to other services.
+    """
+    found: dict[DocumentKey, FoundDocument] = {}
     for tier, read in (("zerodb", _from_store), ("backup", _from_fallback)):
-        missing = wanted - found.keys()
+        missing = set(keys) - found.keys()
         if missing:
             texts = read(tenant_id, missing)
             found |= {key: FoundDocument(text, tier) for key, text in texts.items() if key.names(text)}
@@ -92,6 +101,8 @@ def read_many(*, tenant_id: UUID, keys: Iterable[DocumentKey]) -> dict[DocumentK
 
 def spooled(*, keys: Collection[DocumentKey]) -> dict[DocumentKey, FoundDocument]:
     """Inside a scope, return the documents that are in the spool."""
+    if not keys:
+        return {}
     rows = SpooledDocument.objects.filter(content_id__in={key.content_id for key in keys})
     rows = rows.filter(sha256__in={bytes.fromhex(key.sha256) for key in keys})
     found = {}

@@ -155,7 +155,7 @@ def delete_content(*, tenant_id: UUID, author_id: UUID, content_id: UUID, now: d
         row = live.first()
         if row is None:
             raise NotFound("content item")
-        [previous] = queries.versions_of([row])
+        previous = queries.version_of(row)
         row.version, row.updated_at, row.deleted_at = row.version + 1, now, now
         row.save(update_fields=["version", "updated_at", "deleted_at"])
         version = _insert_version(row, ChangeType.DELETE, author_id, now, zerodb_row_id=previous.zerodb_row_id)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q, Sum
+from django.db.models import Exists, F, OuterRef, QuerySet, Sum
 
 from content import documents
 from content.documents import FoundDocument
 from content.items import Item
 from content.models import ContentItem, ContentVersion
+from content.stores.base import DocumentKey
 from engarde.common.paging import Page
 from engarde.common.problems import NotFound, Problem
 from engarde.common.scopes import tenant_scope
@@ -32,11 +33,11 @@ def get_item(*, tenant_id: UUID, content_id: UUID) -> Item:
         DocumentUnavailable: no tier can give the document now.
     """
     with tenant_scope(tenant_id):
-        row = ContentItem.objects.filter(tenant_id=tenant_id, id=content_id, deleted_at=None).first()
-        if row is None:
-            raise NotFound("content item")
-        [version] = versions_of([row])
-    [item] = with_documents(tenant_id=tenant_id, rows=[row], versions=[version])
+        versions = list(_live(tenant_id).filter(content_id=content_id))
+        found = documents.spooled(keys=[_key(version) for version in versions])
+    if not versions:
+        raise NotFound("content item")
+    [item] = _with_documents(tenant_id, versions, found)
     if item.document is None:
         raise DocumentUnavailable
     return item
@@ -46,28 +47,36 @@ def list_items(*, tenant_id: UUID, page: int, size: int) -> Page[Item]:
     """Return a page of live items, newest first, with at most one call to the document store."""
     start = (page - 1) * size
     with tenant_scope(tenant_id):
-        live = ContentItem.objects.filter(tenant_id=tenant_id, deleted_at=None)
-        rows = list(live.order_by("-created_at", "-id")[start : start + size])
-        total = live.count()
-        versions = versions_of(rows)
-    items = with_documents(tenant_id=tenant_id, rows=rows, versions=versions)
+        newest = _live(tenant_id).order_by("-content__created_at", "-content__id")
+        versions = list(newest[start : start + size])
+        total = ContentItem.objects.filter(tenant_id=tenant_id, deleted_at=None).count()
+        found = documents.spooled(keys=[_key(version) for version in versions])
+    items = _with_documents(tenant_id, versions, found)
     return Page(rows=items, number=page, size=size, total=total)
 
 
-def versions_of(rows: Sequence[ContentItem]) -> list[ContentVersion]:
-    """Inside a scope, return the current version of each item, in the items' order."""
-    current = Q()
-    for row in rows:
-        current |= Q(content_id=row.id, version=row.version)
-    found = {version.content_id: version for version in ContentVersion.objects.filter(current)} if rows else {}
-    return [found[row.id] for row in rows]
+def _live(tenant_id: UUID) -> QuerySet[ContentVersion]:
+    """Return the current versions of a tenant's live items, each with its item."""
+    live = ContentVersion.objects.filter(content__tenant_id=tenant_id, content__deleted_at=None)
+    return live.filter(version=F("content__version")).select_related("content")
 
 
-def with_documents(*, tenant_id: UUID, rows: Sequence[ContentItem], versions: Sequence[ContentVersion]) -> list[Item]:
+def _key(version: ContentVersion) -> DocumentKey:
+    return documents.key_of(version.content_id, version.sha256)
+
+
+def _with_documents(
+    tenant_id: UUID, versions: Sequence[ContentVersion], found: dict[DocumentKey, FoundDocument]
+) -> list[Item]:
     """Return the items with their documents; call it outside a scope."""
-    keys = [documents.key_of(row.id, row.sha256) for row in rows]
-    found = documents.read_many(tenant_id=tenant_id, keys=keys) if keys else {}
-    return [make_item(row, version, found.get(key)) for row, version, key in zip(rows, versions, keys, strict=True)]
+    missing = {_key(version) for version in versions} - found.keys()
+    found = found | documents.fetch(tenant_id=tenant_id, keys=missing)
+    return [make_item(version.content, version, found.get(_key(version))) for version in versions]
+
+
+def version_of(row: ContentItem) -> ContentVersion:
+    """Inside a scope, return an item's current version."""
+    return ContentVersion.objects.get(content_id=row.id, version=row.version)
 
 
 def make_item(row: ContentItem, version: ContentVersion, document: FoundDocument | None) -> Item:

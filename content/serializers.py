@@ -31,6 +31,16 @@ class ContentInput(StrictSerializer):
     scheduled_at = serializers.DateTimeField(required=False, allow_null=True)
     metadata = MetadataField(required=False)
 
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the validated values.
+
+        Raises:
+            ValidationError: one error a field, a missing type included.
+        """
+        if isinstance(data, dict) and not self.partial and "content_type" not in data:
+            self.fields["type"].required = True
+        return super().to_internal_value(data)
+
     def validate_media(self, value: list[Any]) -> list[Any]:
         """Refuse media that the tenant does not have."""
         if value:
@@ -42,8 +52,6 @@ class ContentInput(StrictSerializer):
         other = attrs.pop("content_type", None)
         if other and attrs.setdefault("type", other) != other:
             raise serializers.ValidationError({"content_type": "It contradicts type; send one of them."})
-        if "type" not in attrs and not self.partial:
-            raise serializers.ValidationError({"type": "This field is required."}, code="required")
         return attrs
 
 

@@ -26,7 +26,7 @@ class QuotaView(APIView):
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Add the X-Quota-* headers for an authenticated caller with a tenant."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        user = getattr(request, "user", None)
+        user = getattr(request, "_user", None)  # `user` would authenticate again a request that failed to
         if isinstance(user, Principal) and user.tenant_id:
             usage = self.usage or quota_queries.usage_of(tenant_id=user.tenant_id)
             for name, value in usage.headers().items():

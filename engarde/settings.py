@@ -64,6 +64,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "engarde.common.middleware.RequestContextMiddleware",
+    "engarde.common.middleware.ChunkedBodyMiddleware",
     "engarde.common.middleware.TrailingSlashMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -217,6 +218,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_SCHEMA_CLASS": "engarde.common.schema.AutoSchema",
     "EXCEPTION_HANDLER": "engarde.common.exceptions.exception_handler",
     "UNAUTHENTICATED_USER": None,
+    "NUM_PROXIES": env.int("TRUSTED_PROXIES", 0),  # how many entries of X-Forwarded-For are ours
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "En Garde content storage",
@@ -284,4 +286,5 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = PRODUCTION
 SECURE_HSTS_PRELOAD = PRODUCTION
 SESSION_COOKIE_SECURE = PRODUCTION
 CSRF_COOKIE_SECURE = PRODUCTION
+CSRF_FAILURE_VIEW = "engarde.common.problems.csrf_failure"
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])

@@ -99,6 +99,11 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
     return plain(403, "permission_denied", "Permission denied", "Not allowed.")
 
 
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer a form without its token (`CSRF_FAILURE_VIEW`)."""
+    return plain(403, "csrf_failed", "Permission denied", "The form's token is missing or old; load the page again.")
+
+
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer an address that leads nowhere (`handler404`)."""
     return plain(404, "not_found", "Not found", "There is nothing at this address; see /api/docs.")

@@ -137,7 +137,7 @@ def test_it_refuses_to_change_a_field_to_a_bad_value(writer: Person, item_id: st
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
-        ({}, {"title"}),
+        ({}, {"title", "type"}),
         ({"title": "A title"}, {"type"}),
         ({"type": "post"}, {"title"}),
         ({**VALID, "type": "post", "content_type": "story"}, {"content_type"}),
