@@ -9,6 +9,9 @@ from engarde.common.converters import IdConverter
 
 register_converter(IdConverter, "id")
 
+admin.site.site_header = admin.site.site_title = "En Garde content storage"
+admin.site.site_url = "/api/docs"
+
 handler400 = "engarde.common.problems.bad_request"
 handler403 = "engarde.common.problems.permission_denied"
 handler404 = "engarde.common.problems.not_found"
