@@ -4,15 +4,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import django_stubs_ext
 from celery.schedules import crontab
 from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
 from engarde import env as environment
 from engarde.common.logs import logging_config
-
-django_stubs_ext.monkeypatch()
 
 env = environment.load()
 
