@@ -41,7 +41,8 @@ class Outcome:
     """What became of one file.
 
     Attributes:
-        result: "created", "updated", "unchanged" or "failed".
+        result: "created", "updated", "unchanged", "failed", or "skipped": the item is in the trash, or another import
+            made it at the same moment.
         size_bytes: of the body, 0 when it failed.
     """
 
@@ -98,12 +99,19 @@ def _store(tenant_id: UUID, content_id: UUID, fields: dict[str, Any], now: datet
     try:
         before = queries.get_item(tenant_id=tenant_id, content_id=content_id)
     except NotFound:
-        operations.create_content(tenant_id=tenant_id, author_id=None, fields=fields, now=now, content_id=content_id)
-        return "created"
+        return _create(tenant_id, content_id, fields, now)
     written = operations.update_content(
         tenant_id=tenant_id, author_id=None, content_id=content_id, changes=fields, now=now
     )
     return "unchanged" if written.item.version == before.version else "updated"
+
+
+def _create(tenant_id: UUID, content_id: UUID, fields: dict[str, Any], now: datetime) -> str:
+    try:
+        operations.create_content(tenant_id=tenant_id, author_id=None, fields=fields, now=now, content_id=content_id)
+    except operations.ContentExists:
+        return "skipped"
+    return "created"
 
 
 def read_fields(path: Path, name: str) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Writes: each is one PostgreSQL transaction that holds the metadata, the version, the document, the log and the quota."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import IntegrityError
 from uuid_utils.compat import uuid7
 
 from content import documents, queries
@@ -48,6 +50,12 @@ class Contended(Problem):
     status, code, title = 409, "edit_conflict", "Edit conflict"
 
 
+class ContentExists(Problem):
+    """The id that was asked for is taken: by an item in the trash, or one that was made just now."""
+
+    status, code, title = 409, "content_exists", "Content exists"
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What a write leaves behind.
@@ -78,10 +86,11 @@ def create_content(
         Invalid: the brand is not the tenant's, or a scheduled item has no time.
         TooLarge: the body is over CONTENT_MAX_BODY_BYTES.
         StorageQuotaExceeded: it does not fit; nothing is stored.
+        ContentExists: `content_id` is taken.
     """
     document_fields = {**EMPTY_FIELDS, **fields}
     check_fields(document_fields)
-    with tenant_scope(tenant_id):
+    with _named_conflicts(), tenant_scope(tenant_id):
         document_fields["brand_id"] = _brand(tenant_id, fields.get("brand_id"))
         text, sha256 = documents.encode(document_fields)
         row = ContentItem(
@@ -127,7 +136,7 @@ def update_content(
 def _write_update(current: Item, fields: dict[str, Any], author_id: UUID | None, now: datetime) -> Written | None:
     """Write the next version unless the item has moved on from `current`; None when it has."""
     tenant_id = current.tenant_id
-    with tenant_scope(tenant_id):
+    with _named_conflicts(), tenant_scope(tenant_id):
         fields["brand_id"] = _brand(tenant_id, fields["brand_id"])
         text, sha256 = documents.encode(fields)
         if current.document and text == current.document.text:
@@ -174,6 +183,20 @@ def publish_due(*, tenant_id: UUID, content_id: UUID, now: datetime) -> bool:
     if current.status != Status.SCHEDULED or current.scheduled_at is None or current.scheduled_at > now:
         return False
     return _write_update(current, {**current.fields, "status": Status.PUBLISHED}, None, now) is not None
+
+
+@contextmanager
+def _named_conflicts() -> Iterator[None]:
+    """Name what the database refuses because somebody else was faster."""
+    try:
+        yield
+    except IntegrityError as error:
+        constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", "")
+        if constraint == "content_storage_metadata_pkey":
+            raise ContentExists("There is an item with this id already, perhaps in the trash.") from error
+        if constraint == "content_brand_of_tenant":
+            raise Invalid("brand_id", "The brand was deleted just now.", "unknown_brand") from error
+        raise
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:

@@ -61,7 +61,8 @@ class Recovered:
 def recover_facts(*, tenant_id: UUID, copies: Sequence[ItemCopy], now: datetime, dry_run: bool) -> Recovered:
     """Inside a tenant's scope, bring back items and versions that PostgreSQL lacks; newer ones here are left alone."""
     done = Recovered()
-    here = {row.id: row for row in ContentItem.objects.select_for_update().filter(id__in=[c.id for c in copies])}
+    locked = ContentItem.objects.select_for_update().order_by("id")
+    here = {row.id: row for row in locked.filter(id__in=[copy.id for copy in copies])}
     brands = account_queries.brand_ids(tenant_id=tenant_id)
     for copy in sorted(copies, key=lambda copy: copy.id):
         row = here.get(copy.id)

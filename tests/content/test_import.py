@@ -1,5 +1,6 @@
 """`import_content`: folders of real documents become content, and a second run changes nothing."""
 
+import itertools
 import json
 from io import StringIO
 from pathlib import Path
@@ -175,6 +176,28 @@ def test_one_file_a_limit_and_a_report_file(alice: Person, tmp_path: Path) -> No
     assert json.loads(written.read_text()) == report
     _, report = import_folder(alice, tmp_path / "2.md")
     assert report["created"] == 1
+
+
+def test_what_was_imported_and_trashed_stays_in_the_trash(alice: Person, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("text")
+    import_folder(alice, tmp_path)
+    alice.api.delete(f"/api/content/{items(alice)['a.md']['id']}")
+
+    passed, report = import_folder(alice, tmp_path)
+
+    assert passed
+    assert (report["skipped"], report["created"], items(alice)) == (1, 0, {})
+
+
+def test_nested_yaml_is_refused_and_never_written_out(alice: Person, tmp_path: Path) -> None:
+    bomb = "a: &a [x]\n" + "".join(
+        f"{n}: &{n} [{', '.join([f'*{p}'] * 9)}]\n" for p, n in itertools.pairwise("abcdefghi")
+    )
+    (tmp_path / "bomb.md").write_text(f"---\n{bomb}tags: *i\ntitle: *i\n---\nx")
+
+    _, report = import_folder(alice, tmp_path)
+
+    assert report["failed"] == 1
 
 
 def test_a_missing_folder_or_tenant_is_an_error(alice: Person, tmp_path: Path) -> None:

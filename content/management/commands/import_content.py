@@ -67,7 +67,7 @@ def _report(outcomes: list[importer.Outcome], *, seconds: float, dry_run: bool) 
     return {
         "dry_run": dry_run,
         "total": len(outcomes),
-        **{result: counts[result] for result in ("created", "updated", "unchanged", "failed")},
+        **{result: counts[result] for result in ("created", "updated", "unchanged", "skipped", "failed")},
         "bytes": sum(outcome.size_bytes for outcome in outcomes),
         "errors": [{"id": outcome.path, "code": outcome.code, "message": outcome.message} for outcome in failed],
         "seconds": round(seconds, 3),
