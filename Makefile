@@ -3,16 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PORT ?= 8000
-export PORT
 .DEFAULT_GOAL := help
 .PHONY: help up demo test soak lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: $(VENV)/.installed ## run the whole platform on http://127.0.0.1:$PORT (PORT=8000)
-	@exec $(BIN)/python -m engarde.embedded up --port $(PORT)
+up: $(VENV)/.installed ## run the whole platform on http://127.0.0.1:8000, or on another port with PORT=8001
+	@exec $(BIN)/python -m engarde.embedded up
 
 demo: $(VENV)/.installed ## the main job end to end: write, back up, lose the document store, restore, verify
 	@exec $(BIN)/python -m engarde.embedded.demo

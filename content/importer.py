@@ -71,7 +71,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def import_file(*, tenant_id: UUID, root: Path, path: Path, now: datetime) -> Outcome:
     """Create or update the content of one file; an error of this file is an outcome, never raised."""
     name = _name(root, path)
-    content_id = uuid5(NAMESPACE_URL, f"engarde:import:{tenant_id}:{name}")
+    content_id = _id(tenant_id, name)
     try:
         fields = read_fields(path, name)
         result = _store(tenant_id, content_id, fields, now)
@@ -80,15 +80,29 @@ def import_file(*, tenant_id: UUID, root: Path, path: Path, now: datetime) -> Ou
     return Outcome(name, result, content_id, len(fields["body"].encode()))
 
 
-def check_file(*, root: Path, path: Path) -> Outcome:
-    """Read one file as an import would, and store nothing."""
+def check_file(*, tenant_id: UUID, root: Path, path: Path) -> Outcome:
+    """Say what an import would do with one file, but for the quota, and store nothing."""
     name = _name(root, path)
+    content_id = _id(tenant_id, name)
     try:
         fields = read_fields(path, name)
-        operations.check_fields(fields)
+        operations.check_fields({**operations.EMPTY_FIELDS, **fields})
+        result = _foresee(tenant_id, content_id, fields)
     except Problem as problem:
         return Outcome(name, "failed", code=problem.code, message=explain(problem))
-    return Outcome(name, "created", size_bytes=len(fields["body"].encode()))
+    return Outcome(name, result, content_id, len(fields["body"].encode()))
+
+
+def _foresee(tenant_id: UUID, content_id: UUID, fields: dict[str, Any]) -> str:
+    try:
+        item = queries.get_item(tenant_id=tenant_id, content_id=content_id)
+    except NotFound:
+        return "created"
+    return "unchanged" if item.fields == {**item.fields, **fields} else "updated"
+
+
+def _id(tenant_id: UUID, name: str) -> UUID:
+    return uuid5(NAMESPACE_URL, f"engarde:import:{tenant_id}:{name}")
 
 
 def _name(root: Path, path: Path) -> str:

@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from content import operations, queries, serializers
 from engarde.accounts.principal import Principal, caller
 from engarde.accounts.roles import Scope
+from engarde.common.exceptions import DATABASE_AWAY
 from engarde.common.fields import parse
 from engarde.common.paging import PageQuery
 from quotas import queries as quota_queries
@@ -27,7 +28,8 @@ class QuotaView(APIView):
         """Add the X-Quota-* headers for an authenticated caller with a tenant."""
         response = super().finalize_response(request, response, *args, **kwargs)
         user = getattr(request, "_user", None)  # `user` would authenticate again a request that failed to
-        if isinstance(user, Principal) and user.tenant_id:
+        database_is_away = getattr(response, "data", None) and response.data.get("code") == DATABASE_AWAY["code"]
+        if isinstance(user, Principal) and user.tenant_id and not database_is_away:
             usage = self.usage or quota_queries.usage_of(tenant_id=user.tenant_id)
             for name, value in usage.headers().items():
                 response[name] = value

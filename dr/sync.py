@@ -59,7 +59,7 @@ def run_pass(*, now: Callable[[], datetime]) -> Pass:
     if state.status == SyncState.Status.DISABLED and state.next_probe_at and state.next_probe_at > now():
         return Pass(state.status, state.reason, backlog=_backlog())
     sealed = _seal_all()
-    done = replace(_ship_due(archive, state.epoch, now), sealed=sealed)
+    done = replace(_ship_due(archive, state, now), sealed=sealed)
     return replace(done, backlog=_backlog())
 
 
@@ -86,16 +86,18 @@ def _horizon() -> int:
         return int(cursor.fetchone()[0])
 
 
-def _ship_due(archive: Archive, epoch: int, now: Callable[[], datetime]) -> Pass:
+def _ship_due(archive: Archive, state: SyncState, now: Callable[[], datetime]) -> Pass:
     """Ship batches until none is due or one fails: the others would meet the same archive."""
-    done = Pass("healthy")
+    done = Pass(state.status, state.reason)
     while done.shipped < MAX_BATCHES_A_PASS and (batch := _lease(now())):
         try:
-            _ship(archive, batch, epoch, now)
+            _ship(archive, batch, state.epoch, now)
         except (ArchiveRefused, ArchiveUnavailable, DocumentsMissing) as error:
             status = _failed(batch, error, now())
             return replace(done, status=status, reason=str(error))
-        done = replace(done, shipped=done.shipped + 1, rows=done.rows + batch.rows)
+        done = replace(
+            done, status=SyncState.Status.HEALTHY, reason="", shipped=done.shipped + 1, rows=done.rows + batch.rows
+        )
     if done.shipped:
         SyncState.objects.filter(id=1).update(
             status=SyncState.Status.HEALTHY, reason="", last_success_at=now(), next_probe_at=None

@@ -160,6 +160,8 @@ CONTENT_STORE_OPTIONS = {
     "base_path": ZERODB_BASE_PATH,
     "auth_header": ZERODB_AUTH_HEADER,
     "collection_prefix": ZERODB_COLLECTION_PREFIX,
+    "read_timeout": env.float("ZERODB_READ_TIMEOUT_SECONDS", 2.5),
+    "attempts": 2,
 }
 CONTENT_READ_FALLBACK = env.str("CONTENT_READ_FALLBACK", "dr.fallback.BackupReader")
 CONTENT_UPLOAD_BATCH = env.int("CONTENT_UPLOAD_BATCH", 100)
@@ -222,7 +224,7 @@ REST_FRAMEWORK: dict[str, Any] = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "En Garde content storage",
     "DESCRIPTION": "One place for a marketing studio's content: PostgreSQL decides, ZeroDB holds the documents, "
-    "BigQuery brings everything back after a disaster.",
+    "BigQuery brings them back after a disaster.",
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,

@@ -81,8 +81,8 @@ def make_due(*content_ids: str) -> None:
 @contextmanager
 def zerodb_away(monkeypatch: Any) -> Iterator[None]:
     """Have ZeroDB's address lead nowhere."""
-    options = {**settings.CONTENT_STORE_OPTIONS, "base_url": NOBODY_LISTENS}
-    store = ZeroDBStore(**options, connect_timeout=0.2, attempts=1)
+    options = {**settings.CONTENT_STORE_OPTIONS, "base_url": NOBODY_LISTENS, "attempts": 1}
+    store = ZeroDBStore(**options, connect_timeout=0.2)
     with monkeypatch.context() as patch:
         patch.setattr(documents, "document_store", lambda: store)
         yield

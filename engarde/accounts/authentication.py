@@ -26,22 +26,22 @@ class CredentialsAuthentication(BaseAuthentication):
             AuthenticationFailed: the credentials are not good.
             TenantRequired: X-Tenant-ID names a tenant that is not the caller's.
         """
-        credential = _credential(request)
-        if credential is None:
-            return None
         wanted = request.headers.get("X-Tenant-ID")
-        if api_keys.looks_like_key(credential):
-            return _program(credential, wanted), None
-        return _person(credential, wanted), None
+        if key := request.headers.get("X-API-Key"):
+            return _program(key.strip(), wanted), None
+        bearer = _bearer(request)
+        if bearer is None:
+            return None
+        if api_keys.looks_like_key(bearer):
+            return _program(bearer, wanted), None
+        return _person(bearer, wanted), None
 
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401."""
         return CHALLENGE
 
 
-def _credential(request: Request) -> str | None:
-    if key := request.headers.get("X-API-Key"):
-        return str(key).strip()
+def _bearer(request: Request) -> str | None:
     scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
     if not scheme:
         return None

@@ -70,8 +70,15 @@ def _postpone(mail: Mail, now: datetime, error: Exception) -> None:
 
 
 def _message(mail: Mail) -> EmailMessage:
-    link = settings.PASSWORD_RESET_URL.format(token=tokens.make_mail_token(mail.user))
-    context = {"user": mail.user, "tenant": mail.tenant_name, "link": link, "public_url": settings.PUBLIC_URL}
+    token = tokens.make_mail_token(mail.user)
+    link = settings.PASSWORD_RESET_URL.format(token=token)
+    context = {
+        "token": token,
+        "user": mail.user,
+        "tenant": mail.tenant_name,
+        "link": link,
+        "public_url": settings.PUBLIC_URL,
+    }
     subject = SUBJECTS[Mail.Kind(mail.kind)].format(tenant=" ".join(mail.tenant_name.split()))
     text = render_to_string(f"accounts/mail/{mail.kind}.txt", context)
     return EmailMessage(subject, text, to=[mail.user.email])

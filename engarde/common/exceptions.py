@@ -4,12 +4,16 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import structlog
 from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
 
 from engarde.common.problems import PROBLEM_JSON, NotFound, Problem, document
+
+log = structlog.get_logger(__name__)
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
@@ -27,6 +31,14 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     return response
 
 
+DATABASE_AWAY: dict[str, Any] = {
+    "status": 503,
+    "code": "database_unavailable",
+    "title": "Database unavailable",
+    "detail": "The database does not answer right now; try again soon.",
+}
+
+
 def _from_exception(exc: Exception) -> tuple[dict[str, Any], dict[str, str]] | None:
     if isinstance(exc, Problem):
         body = document(status=exc.status, code=exc.code, title=exc.title, detail=exc.detail, **exc.extra)
@@ -34,6 +46,9 @@ def _from_exception(exc: Exception) -> tuple[dict[str, Any], dict[str, str]] | N
     if isinstance(exc, Http404):
         exc = NotFound()
         return document(status=404, code=exc.code, title=exc.title, detail=exc.detail), {}
+    if isinstance(exc, OperationalError | InterfaceError):
+        log.error("the database does not answer", exc_info=exc)
+        return document(**DATABASE_AWAY), {"Retry-After": "5"}
     if isinstance(exc, PermissionDenied):
         return document(status=403, code="permission_denied", title="Permission denied", detail="Not allowed."), {}
     if isinstance(exc, exceptions.ValidationError):

@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    port = int(session.environment().get("PORT") or up.DEFAULT_PORT)
+    port = session.environment().get("PORT") or up.DEFAULT_PORT
     add("up", run_up, "run the whole platform").add_argument(
         "--port", type=int, default=port, help="default: PORT or 8000"
     )

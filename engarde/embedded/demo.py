@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from engarde.embedded import session
 from engarde.embedded.paths import PROJECT_ROOT, DataDir
+from engarde.embedded.up import DEFAULT_PORT
 
 DOCUMENTS = 300
 LARGEST_DOCUMENT = 256 * 1024
@@ -298,8 +299,10 @@ def _answers(url: str) -> bool:
 def main() -> int:
     """Run the demo, print its report, and return the exit code."""
     started = time.monotonic()
+    port = session.environment().get("PORT") or str(DEFAULT_PORT)
     try:
-        with platform(int(session.environment().get("PORT") or 8000)) as (url, data):
+        expect(port.isdecimal(), f"PORT is {port!r}, which is no port")
+        with platform(int(port)) as (url, data):
             report = Demo(url, data).run()
     except DemoFailed as error:
         say(f"  ✗ {error}\nThe demo FAILED.")

@@ -71,7 +71,9 @@ class Platform:
             StartFailed: something needed is missing, or the port is taken.
         """
         if self._environ.get("ENGARDE_ENV") == "production":
-            raise StartFailed("make up is for development. In production run the processes that the Procfile names.")
+            raise StartFailed(
+                "make up is for development. In production run web, worker and beat by themselves: docs/guides/operations.md."
+            )
         lock = Lock(self._data.platform_lock)
         if not lock.try_exclusive():
             raise StartFailed(f"The platform of {self._data.root} runs already.")

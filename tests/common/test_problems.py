@@ -122,7 +122,7 @@ def test_it_has_no_html_among_djangos_pages(page: Any, status: int, code: str) -
     assert b"secret" not in answer.content
 
 
-@pytest.mark.parametrize("path", ["/", "/api/nothing", "/api", "/api/content/nothing", "/nothing/"])
+@pytest.mark.parametrize("path", ["/api/nothing", "/api", "/api/content/nothing", "/nothing/"])
 def test_it_answers_an_unknown_address_with_a_problem(path: str) -> None:
     answer = APIClient().get(path)
 
@@ -168,3 +168,10 @@ def test_it_answers_with_a_slash_at_the_end_as_without(alice: Person) -> None:
 
     assert alice.api.get(f"/api/content/{item_id}/").json() == alice.api.get(f"/api/content/{item_id}").json()
     assert alice.api.post("/api/content/", {"title": "A", "type": "post"}).status_code == 201
+
+
+@pytest.mark.parametrize(("path", "to"), [("/", "/api/docs"), ("/admin", "/admin/")])
+def test_it_leads_people_from_bare_addresses_to_pages(path: str, to: str) -> None:
+    answer = APIClient().get(path)
+
+    assert (answer.status_code, answer["Location"]) == (302, to)

@@ -162,8 +162,12 @@ def test_a_dry_run_checks_everything_and_stores_nothing(alice: Person, tmp_path:
     passed, report = import_folder(alice, tmp_path, "--dry-run")
 
     assert not passed
-    assert (report["dry_run"], report["total"], report["failed"]) == (True, 2, 1)
+    assert (report["dry_run"], report["total"], report["created"], report["failed"]) == (True, 2, 1, 1)
     assert items(alice) == {}
+
+    import_folder(alice, tmp_path)
+    _, report = import_folder(alice, tmp_path, "--dry-run")
+    assert (report["unchanged"], report["created"], report["updated"]) == (1, 0, 0)
 
 
 def test_one_file_a_limit_and_a_report_file(alice: Person, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Command(JSONCommand):
 
     def _import(self, root: Path, path: Path, options: dict[str, Any]) -> importer.Outcome:
         if options["dry_run"]:
-            return importer.check_file(root=root, path=path)
+            return importer.check_file(tenant_id=options["tenant"], root=root, path=path)
         return importer.import_file(tenant_id=options["tenant"], root=root, path=path, now=timezone.now())
 
     def succeeded(self, report: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """`manage.py sync_to_bigquery`: one pass of the backup, now."""
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +9,8 @@ from django.utils import timezone
 
 from dr import sync
 from engarde.common.commands import JSONCommand
+
+LONGEST_WAIT_SECONDS = 120.0
 
 
 class Command(JSONCommand):
@@ -24,11 +27,14 @@ class Command(JSONCommand):
         """Run and return what was done."""
         done = sync.run_pass(now=timezone.now)
         shipped, rows = done.shipped, done.rows
-        while options["until_empty"] and done.shipped and done.status == "healthy" and done.backlog:
+        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+        while options["until_empty"] and done.status == "healthy" and done.backlog and time.monotonic() < deadline:
+            if not done.shipped:
+                time.sleep(0.5)  # another worker is shipping what is left
             done = sync.run_pass(now=timezone.now)
             shipped, rows = shipped + done.shipped, rows + done.rows
-        return asdict(done) | {"shipped": shipped, "rows": rows}
+        return asdict(done) | {"shipped": shipped, "rows": rows, "until_empty": options["until_empty"]}
 
     def succeeded(self, report: dict[str, Any]) -> bool:
-        """Fail when the archive is away, so that a script notices."""
-        return bool(report["status"] == "healthy")
+        """Fail when the archive is away, or something is left that should not be, so that a script notices."""
+        return bool(report["status"] == "healthy" and not (report["until_empty"] and report["backlog"]))
