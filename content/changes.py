@@ -82,6 +82,11 @@ def _change(*columns: Any) -> LoggedChange:
     return replace(change, sha256=sha256, facts=facts)
 
 
+def move(*, seqs: Sequence[int], batch_id: UUID) -> None:
+    """Give changes to another batch."""
+    Change.objects.filter(seq__in=seqs).update(batch_id=batch_id)
+
+
 def acknowledge(*, batch_ids: Sequence[UUID], now: datetime) -> None:
     """Note that the backup has these batches, and let finished documents leave the spool."""
     for batch_id in batch_ids:

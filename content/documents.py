@@ -64,9 +64,20 @@ def compress(text: str) -> bytes:
     return zstandard.compress(text.encode(), level=3)
 
 
+class DamagedDocument(Exception):
+    """What the spool holds is not a document any more."""
+
+
 def decompress(stored: bytes) -> str:
-    """Return a document's text from the spool's form."""
-    return zstandard.decompress(stored, max_output_size=MAX_DOCUMENT_BYTES).decode()
+    """Return a document's text from the spool's form.
+
+    Raises:
+        DamagedDocument: it cannot be unpacked.
+    """
+    try:
+        return zstandard.decompress(stored, max_output_size=MAX_DOCUMENT_BYTES).decode()
+    except (zstandard.ZstdError, UnicodeDecodeError) as error:
+        raise DamagedDocument(f"a spooled document cannot be unpacked: {error}") from error
 
 
 def key_of(content_id: UUID, sha256: bytes | memoryview) -> DocumentKey:
@@ -107,12 +118,22 @@ def spooled(*, keys: Collection[DocumentKey]) -> dict[DocumentKey, FoundDocument
     rows = rows.filter(sha256__in={bytes.fromhex(key.sha256) for key in keys})
     found = {}
     for content_id, sha256, document in rows.values_list("content_id", "sha256", "document"):
-        key, text = key_of(content_id, sha256), decompress(bytes(document))
-        if key.names(text):
+        key = key_of(content_id, sha256)
+        text = _intact(key, bytes(document))
+        if text is not None:
             found[key] = FoundDocument(text, "spool")
-        else:
-            log.error("a spooled document does not match its checksum", content_id=str(content_id))
     return found
+
+
+def _intact(key: DocumentKey, stored: bytes) -> str | None:
+    try:
+        text = decompress(stored)
+    except DamagedDocument:
+        text = ""
+    if key.names(text):
+        return text
+    log.error("a spooled document does not match its checksum", content_id=str(key.content_id))
+    return None
 
 
 def _from_store(_tenant_id: UUID, keys: Collection[DocumentKey]) -> dict[DocumentKey, str]:

@@ -182,6 +182,7 @@ class Change(models.Model):
         constraints: ClassVar = [RowSecurity(name="change_row_security")]
         indexes: ClassVar = [
             models.Index("seq", name="change_unclaimed", condition=Q(batch_id=None)),
+            models.Index("seq", name="change_unacked", condition=Q(acked_at=None)),
             models.Index("batch_id", name="change_by_batch", condition=Q(batch_id__isnull=False)),
             models.Index("tenant_id", "entity_id", "version", name="change_by_entity"),
         ]

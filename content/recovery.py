@@ -7,6 +7,8 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from django.db import connection
+from django.db.models import Count, Sum
 from django.utils.dateparse import parse_datetime
 
 from content import documents, facts
@@ -14,6 +16,7 @@ from content.facts import VersionFacts
 from content.models import Change, ChangeType, ContentItem, ContentVersion, SpooledDocument
 from content.stores.base import DocumentKey
 from engarde.accounts import queries as account_queries
+from engarde.common.scopes import tenant_scope
 from quotas import operations as quota_operations
 
 
@@ -87,19 +90,34 @@ def _obstacle(copy: ItemCopy, brands: Collection[UUID]) -> str:
 
 def _recover_item(tenant_id: UUID, copy: ItemCopy, row: ContentItem | None, now: datetime) -> None:
     columns = _columns(copy)
-    before = 0 if row is None or row.deleted_at else row.size_bytes
-    after = 0 if copy.is_deleted else copy.latest.size_bytes
-    was_live, is_live = row is not None and row.deleted_at is None, not copy.is_deleted
     if row is None:
         ContentItem.objects.create(id=copy.id, tenant_id=tenant_id, **columns)
     else:
         ContentItem.objects.filter(id=copy.id).update(**columns)
     _insert_versions(tenant_id, copy, now)
-    # The change log's line for what came from the backup has nothing to tell the backup.
-    Change.objects.filter(entity_id=copy.id, version=copy.latest.version, batch_id=None).update(
-        batch_id=copy.id, acked_at=now
-    )
-    quota_operations.recount(tenant_id=tenant_id, size_bytes=after - before, items=is_live - was_live)
+    _silence_log(copy, now)
+
+
+def _silence_log(copy: ItemCopy, now: datetime) -> None:
+    """Mark the change log's line of the recovery as told: the backup knows, unless it is still to hear of a purge."""
+    lines = Change.objects.filter(entity_id=copy.id)
+    if not lines.filter(op=Change.Op.PURGE, acked_at=None).exists():
+        lines.filter(version=copy.latest.version, batch_id=None).update(batch_id=copy.id, acked_at=now)
+
+
+def recount(*, tenant_id: UUID) -> None:
+    """Set a tenant's counters to the sums of its live items."""
+    with tenant_scope(tenant_id):
+        quota_operations.lock_usage(tenant_id=tenant_id)
+        live = ContentItem.objects.filter(tenant_id=tenant_id, deleted_at=None)
+        sums = live.aggregate(size=Sum("size_bytes"), items=Count("*"))
+        quota_operations.set_counters(tenant_id=tenant_id, used_bytes=sums["size"] or 0, items=sums["items"])
+
+
+def lock_recovery(*, tenant_id: UUID) -> None:
+    """Inside a scope, have one recovery of a tenant at a time until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"recovery of {tenant_id}"])
 
 
 def _columns(copy: ItemCopy) -> dict[str, Any]:

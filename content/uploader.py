@@ -6,13 +6,13 @@ leaves rows whose lease ends and that are sent again: the document is immutable,
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db.models import F
+from django.db.models import F, Q
 
 from content import documents, spool
 from content.models import ContentVersion, SpooledDocument
@@ -32,12 +32,13 @@ class Claimed:
 
     Attributes:
         attempts: this one included.
-        row_id: where ZeroDB has the document already.
+        maybe_stored: an earlier attempt, or a version with the same document, may have put it into ZeroDB.
     """
 
-    document: Document
+    row: SpooledDocument
+    key: DocumentKey
     attempts: int
-    row_id: str | None = None
+    maybe_stored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,50 +76,44 @@ def _claim(now: datetime) -> list[Claimed]:
             attempts=F("attempts") + 1, next_attempt_at=now + LEASE
         )
         stored = _stored_before([row.content_id for row in rows])
-    claimed = [_claimed(row) for row in rows]
-    return [replace(one, row_id=stored.get(one.document.key)) for one in claimed]
+    return [_claimed(row, stored) for row in rows]
 
 
-def _stored_before(content_ids: list[UUID]) -> dict[DocumentKey, str]:
-    """Return the rows of documents that an earlier version put into ZeroDB: those need not be sent again."""
+def _stored_before(content_ids: list[UUID]) -> set[DocumentKey]:
+    """Return the documents that an earlier version put into ZeroDB: whether they are still there is asked, not trusted."""
     versions = ContentVersion.objects.filter(content_id__in=content_ids).exclude(zerodb_row_id=None)
-    found = versions.values_list("content_id", "sha256", "zerodb_row_id")
-    return {documents.key_of(content_id, sha256): row_id for content_id, sha256, row_id in found if row_id}
+    return {documents.key_of(*row) for row in versions.values_list("content_id", "sha256")}
 
 
-def _claimed(row: SpooledDocument) -> Claimed:
-    document = Document(
-        tenant_id=row.tenant_id,
-        key=documents.key_of(row.content_id, row.sha256),
-        version=row.version,
-        text=documents.decompress(bytes(row.document)),
-    )
-    return Claimed(document, row.attempts + 1)
+def _claimed(row: SpooledDocument, stored: set[DocumentKey]) -> Claimed:
+    key = documents.key_of(row.content_id, row.sha256)
+    attempts = row.attempts + 1
+    return Claimed(row=row, key=key, attempts=attempts, maybe_stored=attempts > 1 or key in stored)
 
 
 def _send(store: DocumentStore, claimed: Claimed) -> str | Exception:
-    """Return the row id in the store, or why it could not be had."""
-    if claimed.row_id:
-        return claimed.row_id
+    """Return the row id in the store, or why it could not be had; one bad document never holds up the others."""
+    row = claimed.row
     try:
-        return store.put(claimed.document, maybe_stored=claimed.attempts > 1)
-    except (StoreUnavailable, StoreRejected) as error:
+        text = documents.decompress(bytes(row.document))
+        document = Document(tenant_id=row.tenant_id, key=claimed.key, version=row.version, text=text)
+        return store.put(document, maybe_stored=claimed.maybe_stored)
+    except (StoreUnavailable, StoreRejected, documents.DamagedDocument) as error:
         return error
 
 
 def _mark_sent(sent: list[tuple[Claimed, str]], now: datetime) -> None:
     if not sent:
         return
+    # In the order in which the backup marks versions too: two orders would deadlock.
+    sent = sorted(sent, key=lambda pair: (pair[0].row.content_id, pair[0].row.version))
     with system_scope("mark uploaded documents"):
-        # In the order in which the backup marks versions too: two orders would deadlock.
-        for claimed, row_id in sorted(
-            sent, key=lambda pair: (pair[0].document.key.content_id, pair[0].document.version)
-        ):
-            key = claimed.document.key
-            same = {"content_id": key.content_id, "sha256": bytes.fromhex(key.sha256)}
-            ContentVersion.objects.filter(**same, zerodb_row_id=None).update(zerodb_row_id=row_id)
+        for claimed, row_id in sent:
+            same = {"content_id": claimed.row.content_id, "sha256": claimed.row.sha256}
+            stale = Q(zerodb_row_id=None) | ~Q(zerodb_row_id=row_id)
+            ContentVersion.objects.filter(stale, **same).update(zerodb_row_id=row_id)
             SpooledDocument.objects.filter(**same, uploaded_at=None).update(uploaded_at=now, last_error="")
-        spool.drop_finished(content_ids=[claimed.document.key.content_id for claimed, _ in sent])
+        spool.drop_finished(content_ids=[claimed.row.content_id for claimed, _ in sent])
 
 
 def _put_off(failed: list[tuple[Claimed, Exception]], now: datetime) -> None:
@@ -127,8 +122,7 @@ def _put_off(failed: list[tuple[Claimed, Exception]], now: datetime) -> None:
     log.warning("documents not uploaded; they stay in the spool", count=len(failed), error=str(failed[0][1]))
     with system_scope("put off spooled documents"):
         for claimed, error in failed:
-            document = claimed.document
-            SpooledDocument.objects.filter(pk=(document.key.content_id, document.version)).update(
+            SpooledDocument.objects.filter(pk=claimed.row.pk).update(
                 next_attempt_at=now + _wait(claimed.attempts, error), last_error=str(error)[:500]
             )
 

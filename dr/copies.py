@@ -28,11 +28,6 @@ class ArchivedItem:
     damaged: tuple[int, ...]
 
     @property
-    def is_purged(self) -> bool:
-        """Whether the item was removed for good."""
-        return self.records[-1].op == Change.Op.PURGE
-
-    @property
     def size(self) -> int:
         """Characters of all documents, for bounding memory."""
         return sum(len(record.document or "") for record in self.records)
@@ -45,12 +40,20 @@ class ArchivedItem:
 
 
 def items(archive: Archive, *, tenant_id: UUID | None) -> Iterator[ArchivedItem]:
-    """Yield the archive's items by tenant and id."""
+    """Yield the archive's items by tenant and id, without those that were removed for good."""
     records = archive.latest(tenant_id=tenant_id)
     for (owner, entity_id), group in groupby(records, key=lambda record: (record.tenant_id, record.entity_id)):
-        found = tuple(group)
-        damaged = tuple(record.version for record in found if not is_intact(record))
-        yield ArchivedItem(owner, entity_id, found, damaged)
+        found = _since_purge(tuple(group))
+        if found:
+            damaged = tuple(record.version for record in found if not is_intact(record))
+            yield ArchivedItem(owner, entity_id, found, damaged)
+
+
+def _since_purge(records: tuple[ArchiveRecord, ...]) -> tuple[ArchiveRecord, ...]:
+    """Return what came after the last purge: an item may be made again under its old id, from version 1."""
+    purges = [(record.epoch, record.change_seq) for record in records if record.op == Change.Op.PURGE]
+    last = max(purges, default=(0, 0))
+    return tuple(record for record in records if (record.epoch, record.change_seq) > last)
 
 
 def pieces(found: Iterator[ArchivedItem]) -> Iterator[list[ArchivedItem]]:

@@ -64,16 +64,19 @@ def run(
         StoreUnavailable, StoreRejected: ZeroDB does not say what it has.
     """
     done, store = Restored(), documents.document_store()
-    known = set(account_queries.tenant_ids())
+    known, restored = set(account_queries.tenant_ids()), set[UUID]()
     if store is not None and "zerodb" in tiers and not dry_run:
         store.set_up()
     for piece in copies.pieces(copies.items(archive, tenant_id=tenant_id)):
         if piece[0].tenant_id in known:
             _restore_piece(piece, frozenset(tiers), store, done, dry_run=dry_run, now=now)
+            restored.add(piece[0].tenant_id)
         else:
             done.fail(piece[0].tenant_id, "unknown_tenant", f"{len(piece)} items of a tenant that is not there")
         done.checked += len(piece)
         progress(len(piece))
+    for owner in restored if "postgres" in tiers and not dry_run else ():
+        recovery.recount(tenant_id=owner)
     if store is not None and not dry_run:
         done.uploaded = _upload_all(store, now)
     return done
@@ -88,23 +91,31 @@ def _restore_piece(
     dry_run: bool,
     now: Callable[[], datetime],
 ) -> None:
-    for item in piece:
-        for version in item.damaged:
-            done.fail(item.id, "damaged_record", f"version {version} is not what was backed up")
-    found = [copy for copy in (item.copy() for item in piece if not item.is_purged) if copy.versions]
-    in_store = _rows_in_store(store, found) if "zerodb" in tiers else {}
+    found = _trustworthy(piece, done)
+    in_store = _rows_in_store(store, found)
     tenant_id, changed = piece[0].tenant_id, set()
     with tenant_scope(tenant_id):
+        recovery.lock_recovery(tenant_id=tenant_id)
         if "postgres" in tiers:
             facts = recovery.recover_facts(tenant_id=tenant_id, copies=found, now=now(), dry_run=dry_run)
             changed |= facts.items
             for item_id, problem in facts.failures.items():
                 done.fail(item_id, "not_restored", problem)
-        if "zerodb" in tiers and store is not None:
+        # What came back to PostgreSQL needs its documents too, whichever tiers were asked for.
+        lacking = found if "zerodb" in tiers else [copy for copy in found if copy.id in changed]
+        if store is not None:
             changed |= recovery.recover_documents(
-                tenant_id=tenant_id, copies=found, in_store=in_store, now=now(), dry_run=dry_run
+                tenant_id=tenant_id, copies=lacking, in_store=in_store, now=now(), dry_run=dry_run
             ).items
     done.changed += len(changed)
+
+
+def _trustworthy(piece: Sequence[ArchivedItem], done: Restored) -> list[recovery.ItemCopy]:
+    """Return copies of the items, noting damage; one whose latest record is damaged is left for a person to look at."""
+    for item in piece:
+        for version in item.damaged:
+            done.fail(item.id, "damaged_record", f"version {version} is not what was backed up")
+    return [item.copy() for item in piece if item.records[-1].version not in item.damaged]
 
 
 def _rows_in_store(store: DocumentStore | None, found: Sequence[recovery.ItemCopy]) -> dict[DocumentKey, str]:

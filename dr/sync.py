@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 from content import changes, documents
 from content.changes import LoggedChange
 from dr import archives
-from dr.archives.base import Archive, ArchiveRecord, ArchiveRefused, ArchiveUnavailable, BatchManifest
+from dr.archives.base import Archive, ArchiveRefused, ArchiveUnavailable, BatchManifest
 from dr.models import Batch, SyncState
 from dr.records import make_record
 from engarde.common.scopes import system_scope
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 LEASE = timedelta(minutes=1)
 SHORTEST_WAIT = timedelta(seconds=5)
-LONGEST_WAIT = timedelta(minutes=15)
+LONGEST_WAIT = timedelta(minutes=5)
 PROBE_EVERY = timedelta(minutes=1)
 MAX_BATCHES_A_PASS = 50
 
@@ -87,21 +87,33 @@ def _horizon() -> int:
 
 
 def _ship_due(archive: Archive, state: SyncState, now: Callable[[], datetime]) -> Pass:
-    """Ship batches until none is due or one fails: the others would meet the same archive."""
+    """Ship batches until none is due or the archive fails: the others would meet the same archive."""
     done = Pass(state.status, state.reason)
     while done.shipped < MAX_BATCHES_A_PASS and (batch := _lease(now())):
         try:
             _ship(archive, batch, state.epoch, now)
-        except (ArchiveRefused, ArchiveUnavailable, DocumentsMissing) as error:
+        except DocumentsMissing as error:
+            done = replace(done, status=_failed(batch, error, now()), reason=str(error))
+            continue
+        except (ArchiveRefused, ArchiveUnavailable) as error:
             status = _failed(batch, error, now())
             return replace(done, status=status, reason=str(error))
-        done = replace(
-            done, status=SyncState.Status.HEALTHY, reason="", shipped=done.shipped + 1, rows=done.rows + batch.rows
-        )
-    if done.shipped:
-        SyncState.objects.filter(id=1).update(
-            status=SyncState.Status.HEALTHY, reason="", last_success_at=now(), next_probe_at=None
-        )
+        done = replace(done, status=SyncState.Status.HEALTHY, reason="", shipped=done.shipped + 1)
+        done = replace(done, rows=done.rows + batch.rows)
+    return _settle(done, now()) if done.shipped else done
+
+
+def _settle(done: Pass, now: datetime) -> Pass:
+    """Note that the archive takes batches; those that failed before need not wait any longer."""
+    stuck = Batch.objects.filter(acked_at=None, attempts__gt=0).exclude(last_error="")
+    waiting = stuck.exclude(last_error__startswith=DocumentsMissing.PREFIX)
+    waiting.filter(next_try_at__gt=now).update(next_try_at=now)
+    missing = stuck.filter(last_error__startswith=DocumentsMissing.PREFIX).first()
+    if missing:
+        done = replace(done, status=SyncState.Status.FAILING, reason=missing.last_error)
+    SyncState.objects.filter(id=1).update(
+        status=done.status, reason=done.reason, last_success_at=now, next_probe_at=None
+    )
     return done
 
 
@@ -115,11 +127,20 @@ def _lease(now: datetime) -> Batch | None:
 
 
 class DocumentsMissing(Exception):
-    """Documents of a batch are in no tier that can be reached now."""
+    """Documents of some changes are in no tier that can be reached now; those changes wait in a batch of their own."""
+
+    PREFIX = "documents missing"
 
 
 def _ship(archive: Archive, batch: Batch, epoch: int, now: Callable[[], datetime]) -> None:
-    records = _records(batch, epoch)
+    rows, texts = _read(batch)
+    missing = [row for row in rows if row.has_document and _key(row) not in texts]
+    if missing and len(missing) < len(rows):
+        batch = _set_aside(batch, rows, missing, now())
+        rows = [row for row in rows if row not in missing]
+    elif missing:
+        raise DocumentsMissing(f"{DocumentsMissing.PREFIX}: {len(missing)}, such as that of {missing[0].entity_id}")
+    records = [make_record(row, document=texts.get(_key(row)), epoch=epoch, batch_id=batch.id) for row in rows]
     size = sum(len((record.document or "").encode()) + len(record.facts) for record in records)
     archive.append(records, _manifest(batch, size, epoch))
     with system_scope("acknowledge a batch"):
@@ -127,32 +148,34 @@ def _ship(archive: Archive, batch: Batch, epoch: int, now: Callable[[], datetime
         changes.acknowledge(batch_ids=[batch.id], now=now())
 
 
-def _records(batch: Batch, epoch: int) -> list[ArchiveRecord]:
+def _set_aside(batch: Batch, rows: list[LoggedChange], missing: list[LoggedChange], now: datetime) -> Batch:
+    """Move changes whose documents cannot be read into a batch of their own, so that they hold up nothing else."""
+    good = [row.seq for row in rows if row not in missing]
+    seqs = [row.seq for row in missing]
+    with system_scope("set changes aside"):
+        aside = Batch.objects.create(
+            id=uuid7(), rows=len(seqs), first_seq=seqs[0], last_seq=seqs[-1], horizon=batch.horizon, next_try_at=now
+        )
+        changes.move(seqs=seqs, batch_id=aside.id)
+        Batch.objects.filter(id=batch.id).update(rows=len(good), first_seq=good[0], last_seq=good[-1])
+    return Batch.objects.get(id=batch.id)
+
+
+def _read(batch: Batch) -> tuple[list[LoggedChange], dict[tuple[UUID, bytes], str]]:
+    """Return a batch's changes, and the documents that can be read now, tenant by tenant."""
     with system_scope("read a batch of changes"):
         rows = changes.of_batch(batch_id=batch.id)
-    texts = _texts([row for row in rows if row.has_document])
-    return [make_record(row, document=texts.get(_key(row)), epoch=epoch, batch_id=batch.id) for row in rows]
+    found: dict[tuple[UUID, bytes], str] = {}
+    for tenant_id in {row.tenant_id for row in rows if row.has_document}:
+        mine = [row for row in rows if row.has_document and row.tenant_id == tenant_id]
+        keys = {documents.key_of(*_key(row)): _key(row) for row in mine}
+        read = documents.read_many(tenant_id=tenant_id, keys=keys)
+        found |= {keys[key]: document.text for key, document in read.items()}
+    return rows, found
 
 
 def _key(change: LoggedChange) -> tuple[UUID, bytes]:
     return change.entity_id, change.sha256
-
-
-def _texts(rows: list[LoggedChange]) -> dict[tuple[UUID, bytes], str]:
-    """Return the documents of the changes, read tenant by tenant.
-
-    Raises:
-        DocumentsMissing: at least one is in no tier that can be reached now.
-    """
-    found: dict[tuple[UUID, bytes], str] = {}
-    for tenant_id in {row.tenant_id for row in rows}:
-        keys = {documents.key_of(*_key(row)): _key(row) for row in rows if row.tenant_id == tenant_id}
-        read = documents.read_many(tenant_id=tenant_id, keys=keys)
-        found |= {keys[key]: document.text for key, document in read.items()}
-    missing = {_key(row) for row in rows} - found.keys()
-    if missing:
-        raise DocumentsMissing(f"{len(missing)} documents cannot be read now, such as that of {next(iter(missing))[0]}")
-    return found
 
 
 def _manifest(batch: Batch, size: int, epoch: int) -> BatchManifest:

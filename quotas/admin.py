@@ -38,6 +38,11 @@ class QuotaUsageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "updated_at",
     )
 
+    def save_model(self, request: HttpRequest, obj: QuotaUsage, form: Any, change: bool) -> None:  # noqa: FBT001
+        """Save what was changed and nothing else: the counters move on while somebody looks at the form."""
+        if form.changed_data:
+            obj.save(update_fields=form.changed_data)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Never: usage is made with its tenant."""
         return False

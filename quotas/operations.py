@@ -6,7 +6,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import F
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
@@ -53,11 +52,17 @@ def charge(*, tenant_id: UUID, size_bytes: int, items: int) -> Usage:
     return Usage(*row)
 
 
-def recount(*, tenant_id: UUID, size_bytes: int, items: int) -> None:
-    """Count what a recovery brought back, whatever the limit: it was within the limit when it was stored."""
-    QuotaUsage.objects.filter(tenant_id=tenant_id).update(
-        used_bytes=F("used_bytes") + size_bytes, content_items=F("content_items") + items, updated_at=Now()
-    )
+def lock_usage(*, tenant_id: UUID) -> None:
+    """Inside the tenant's scope, keep its counters as they are until the transaction ends.
+
+    Lock first and sum in a second statement: one statement beside a concurrent writer would make the drift it looks for.
+    """
+    QuotaUsage.objects.select_for_update().get(tenant_id=tenant_id)
+
+
+def set_counters(*, tenant_id: UUID, used_bytes: int, items: int) -> None:
+    """Inside the tenant's scope, with the usage locked, set the counters to the real sums, whatever the limit."""
+    QuotaUsage.objects.filter(tenant_id=tenant_id).update(used_bytes=used_bytes, content_items=items, updated_at=Now())
 
 
 def _explain(tenant_id: UUID, size_bytes: int) -> StorageQuotaExceeded:

@@ -7,6 +7,8 @@ import pytest
 from django.utils import timezone
 
 from content import documents, uploader
+from content.models import SpooledDocument
+from engarde.common.scopes import system_scope
 from tests import crash, tiers
 from tests.people import Person
 
@@ -116,3 +118,36 @@ def test_without_any_tier_that_has_the_document_get_says_so_and_lists_still_answ
     assert int(one["Retry-After"]) > 0
     [summary] = page.json()["data"]
     assert (summary["preview"], summary["storage"]["available"]) == (None, False)
+
+
+def test_a_document_that_zerodb_lost_is_sent_again_when_it_comes_back_as_a_later_version(
+    alice: Person, upload: Callable[[], int], back_up: Callable[[], int]
+) -> None:
+    item_id = alice.writes(body="A")["id"]
+    upload()
+    alice.api.patch(f"/api/content/{item_id}", {"body": "B"})
+    tiers.lose_zerodb_rows(alice.tenant_id)
+    alice.api.patch(f"/api/content/{item_id}", {"body": "A"})
+
+    upload()
+    back_up()
+
+    item = alice.api.get(f"/api/content/{item_id}").json()
+    assert (item["body"], item["storage"]["tier"]) == ("A", "zerodb")
+    assert item["storage"]["zerodb_id"] in {row["row_id"] for row in tiers.zerodb_rows(item_id)}
+
+
+def test_a_damaged_spool_row_holds_up_no_other(alice: Person, upload: Callable[[], int]) -> None:
+    upload()
+    bad, good = (alice.writes()["id"] for _ in range(2))
+    with system_scope("a test damages the spool"):
+        SpooledDocument.objects.filter(content_id=bad).update(document=b"not zstd")
+    store = documents.document_store()
+    assert store is not None
+
+    uploader.run_pass(store=store, now=timezone.now)
+
+    assert len(tiers.zerodb_rows(good)) == 1
+    assert "cannot be unpacked" in tiers.spooled(bad)[0].last_error
+    with system_scope("a test tidies up"):
+        SpooledDocument.objects.filter(content_id=bad).delete()

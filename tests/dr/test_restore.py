@@ -9,6 +9,8 @@ from uuid import uuid4
 import pytest
 from django.core.management import CommandError, call_command
 
+from content.models import ContentItem
+from engarde.common.scopes import system_scope
 from quotas import queries as quota_queries
 from tests import tiers
 from tests.people import Person
@@ -151,3 +153,70 @@ def _set_usage(person: Person, size_bytes: int, items: int) -> None:
 
     with system_scope("a test loses counters"):
         QuotaUsage.objects.filter(tenant_id=person.tenant_id).update(used_bytes=size_bytes, content_items=items)
+
+
+def test_counters_are_the_sums_of_what_is_there_however_often_it_was_lost(
+    alice: Person, everywhere: dict[str, Any]
+) -> None:
+    usage = quota_queries.usage_of(tenant_id=alice.tenant_id)
+
+    for _ in range(2):
+        tiers.lose_postgres_rows(*[item["id"] for item in everywhere.values()])
+        restore(alice)
+
+    assert quota_queries.usage_of(tenant_id=alice.tenant_id) == usage
+
+
+def test_postgresql_alone_comes_back_whole(alice: Person, everywhere: dict[str, Any]) -> None:
+    tiers.lose_postgres_rows(*[item["id"] for item in everywhere.values()])
+
+    restore(alice, "--tier", "postgres")
+
+    out = StringIO()
+    call_command("verify_backup_integrity", "--tenant", str(alice.tenant_id), "--json", stdout=out)
+    assert json.loads(out.getvalue())["missing"] == 0
+
+
+def test_an_item_whose_latest_record_is_damaged_is_reported_and_left(alice: Person, everywhere: dict[str, Any]) -> None:
+    trashed = everywhere["trashed"]["id"]
+    tiers.bigquery(f"UPDATE {{table}} SET row_hash = 'x' WHERE entity_id = '{trashed}' AND op = 'D'")
+    tiers.lose_postgres_rows(trashed)
+    out = StringIO()
+
+    with pytest.raises(SystemExit):
+        call_command("restore_from_bigquery", "--tenant", str(alice.tenant_id), "--json", stdout=out)
+
+    [error] = json.loads(out.getvalue())["errors"]
+    assert (error["id"], error["code"]) == (trashed, "damaged_record")
+    assert tiers.versions(trashed) == []
+
+
+def test_what_was_purged_stays_away_and_may_be_made_again(
+    alice: Person, everywhere: dict[str, Any], upload: Callable[[], int], back_up: Callable[[], int]
+) -> None:
+    from uuid import UUID
+
+    from django.utils import timezone
+
+    from content import operations
+
+    gone = everywhere["changed"]["id"]
+    with system_scope("a test purges"):
+        ContentItem.objects.filter(id=gone).delete()
+    back_up()
+    assert (restore(alice)["changed"], tiers.versions(gone)) == (0, [])
+
+    operations.create_content(
+        tenant_id=alice.tenant_id,
+        author_id=None,
+        fields={"title": "again", "body": "anew"},
+        now=timezone.now(),
+        content_id=UUID(gone),
+    )
+    upload()
+    back_up()
+    tiers.lose_postgres_rows(gone)
+    restore(alice)
+
+    assert [version.version for version in tiers.versions(gone)] == [1]
+    assert alice.api.get(f"/api/content/{gone}").json()["body"] == "anew"

@@ -7,9 +7,11 @@ import pytest
 from django.utils import timezone
 from google.api_core.exceptions import Forbidden
 
+from content.models import Change, SpooledDocument
 from dr import sync
 from dr.archives.bigquery import BigQueryArchive
 from dr.models import Batch, SyncState
+from engarde.common.scopes import system_scope
 from tests import crash, tiers
 from tests.people import Person
 
@@ -145,3 +147,23 @@ def _options() -> dict[str, str]:
     from django.conf import settings
 
     return dict(settings.DR_ARCHIVE_OPTIONS)
+
+
+def test_a_document_that_cannot_be_read_holds_up_no_other_change(
+    alice: Person, upload: Callable[[], int], back_up: Callable[[], int]
+) -> None:
+    back_up()
+    lost, *others = (alice.writes()["id"] for _ in range(3))
+    with system_scope("a test loses a document"):
+        SpooledDocument.objects.filter(content_id=lost).delete()
+
+    done = sync.run_pass(now=timezone.now)
+
+    assert (done.status, done.backlog) == ("failing", 1)
+    assert lost in done.reason
+    assert [rows_of(item_id) for item_id in others] == [[(1, "I")], [(1, "I")]]
+    assert rows_of(lost) == []
+    with system_scope("a test tidies up"):
+        Change.objects.filter(entity_id=lost).update(acked_at=timezone.now())
+    Batch.objects.filter(acked_at=None).update(acked_at=timezone.now())
+    SyncState.objects.update(status="healthy", reason="")
