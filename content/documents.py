@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol, cast
 from uuid import UUID
 
@@ -32,7 +32,7 @@ class DocumentReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FoundDocument:
     """A document that was read and whose checksum holds.
 
@@ -43,10 +43,15 @@ class FoundDocument:
     text: str
     tier: str
 
-    @property
+    @cached_property
     def fields(self) -> dict[str, Any]:
         """The document's fields."""
         return cast("dict[str, Any]", orjson.loads(self.text))
+
+    def shortened(self, length: int) -> "FoundDocument":
+        """Return the document with the beginning of its body only, for lists that need no more."""
+        fields = {**self.fields, "body": self.fields["body"][:length]}
+        return FoundDocument(json.canonical(fields), self.tier)
 
 
 def encode(fields: dict[str, Any]) -> tuple[str, bytes]:

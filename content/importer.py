@@ -8,26 +8,39 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+import structlog
 import yaml
 from django.conf import settings
+from django.db import DatabaseError
 
 from content import operations, queries
 from content.models import ContentType, Status
 from engarde.common.problems import NotFound, Problem, explain
 
+log = structlog.get_logger(__name__)
+
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".html", ".htm"})
+MAX_NUMBER = 10**18
 CONTAINERS = (dict, list, set, tuple)
 MAX_TITLE = 300
+TITLE_WITHIN = 16 * 1024  # characters; a title stands near the beginning, and searching on could take for ever
 MAX_LIST = 100
 HTML_TITLE = re.compile(r"<(?:title|h1)\b[^>]*>(.*?)</(?:title|h1)\s*>", re.IGNORECASE | re.DOTALL)
 MARKUP = re.compile(r"<[^<>]*>")
 # Libraries for front matter strip the blank lines around a body; ours comes back as it was sent.
 FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#\s+(\S.*?)\s*#*$", re.MULTILINE)
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML without merge keys: nested ones take time without bound."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge nothing; a merge key is then refused as an unknown one."""
 
 
 class Unreadable(Problem):
@@ -77,6 +90,11 @@ def import_file(*, tenant_id: UUID, root: Path, path: Path, now: datetime) -> Ou
         result = _store(tenant_id, content_id, fields, now)
     except Problem as problem:
         return Outcome(name, "failed", code=problem.code, message=explain(problem))
+    except DatabaseError:
+        raise
+    except Exception as error:
+        log.exception("a file could not be imported", file=name)
+        return Outcome(name, "failed", code="unexpected", message=f"{type(error).__name__}: {error}"[:500])
     return Outcome(name, result, content_id, len(fields["body"].encode()))
 
 
@@ -106,7 +124,9 @@ def _id(tenant_id: UUID, name: str) -> UUID:
 
 
 def _name(root: Path, path: Path) -> str:
-    return path.name if root.is_file() else path.relative_to(root).as_posix()
+    """Return a file's path in the folder; bytes of a name that are not UTF-8 are written out."""
+    name = path.name if root.is_file() else path.relative_to(root).as_posix()
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _store(tenant_id: UUID, content_id: UUID, fields: dict[str, Any], now: datetime) -> str:
@@ -135,8 +155,8 @@ def read_fields(path: Path, name: str) -> dict[str, Any]:
         Unreadable: too large, not UTF-8, holding NUL bytes, or with broken front matter.
     """
     head, body = _split(_read(path))
-    return {
-        "title": _title(head, body, path),
+    fields = {
+        "title": _title(head, body, name),
         "body": body,
         "type": _choice(head, "type", ContentType, ContentType.ARTICLE),
         "status": _choice(head, "status", Status, Status.DRAFT),
@@ -145,6 +165,15 @@ def read_fields(path: Path, name: str) -> dict[str, Any]:
         "platforms": _texts(head, "platforms"),
         "metadata": {"imported_from": name},
     }
+    _require_clean(fields)
+    return fields
+
+
+def _require_clean(fields: dict[str, Any]) -> None:
+    for name, value in fields.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
+                raise Unreadable(f"{name}: it holds characters that no text can have (NUL or lone surrogates).")
 
 
 def _read(path: Path) -> str:
@@ -167,13 +196,15 @@ def _split(text: str) -> tuple[dict[str, Any], str]:
     if not found:
         return {}, text
     try:
-        head = yaml.safe_load(found.group(1))
+        head = yaml.load(found.group(1), PlainLoader)  # noqa: S506 -- a safe loader, and plainer than that
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Unreadable(f"The front matter is not valid YAML: {error}") from error
     return (head, text[found.end() :]) if isinstance(head, dict) else ({}, text)
 
 
-def _title(head: dict[str, Any], body: str, path: Path) -> str:
+def _title(head: dict[str, Any], body: str, name: str) -> str:
+    path = PurePosixPath(name)
+    body = body[:TITLE_WITHIN]
     found = HTML_TITLE.search(body) if path.suffix.lower().startswith(".htm") else HEADING.search(body)
     title = str(_scalar(head, "title") or (found and MARKUP.sub("", found.group(1))) or path.stem)
     return " ".join(title.split())[:MAX_TITLE] or path.name
@@ -191,17 +222,15 @@ def _choice(head: dict[str, Any], name: str, choices: Any, default: str) -> str:
 def _scalar(head: dict[str, Any], name: str) -> Any:
     """Return a value that is no list or mapping: writing out nested YAML aliases could take for ever."""
     value = head.get(name)
-    if isinstance(value, CONTAINERS):
-        raise Unreadable(f"{name}: one value, not a list or mapping.")
+    if isinstance(value, CONTAINERS) or (isinstance(value, int) and abs(value) > MAX_NUMBER):
+        raise Unreadable(f"{name}: one short value, not a list, mapping or huge number.")
     return value
 
 
 def _texts(head: dict[str, Any], name: str) -> list[str]:
     value = head.get(name) or []
     listed = value if isinstance(value, list) else str(_scalar(head, name)).split(",")
-    if any(isinstance(text, CONTAINERS) for text in listed):
-        raise Unreadable(f"{name}: a list of words, without lists or mappings inside.")
-    texts = [str(text) for text in listed]
+    texts = [str(_scalar({name: text}, name)) for text in listed]
     cleaned = [text.strip() for text in texts if text.strip()]
     if len(cleaned) > MAX_LIST or any(len(text) > MAX_LIST for text in cleaned):
         raise Unreadable(f"{name}: at most {MAX_LIST} entries of at most {MAX_LIST} characters.")

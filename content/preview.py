@@ -1,16 +1,45 @@
 """Previews: the beginning of a body as plain text."""
 
 import re
+from collections.abc import Iterator
 from html import unescape
 
 LENGTH = 200
-READ_AHEAD = 20_000  # markup that is skipped to find enough text; bounds the work on huge bodies
+READ_AHEAD = 8_000  # markup that is skipped to find enough text; bounds the work on huge bodies
 
-MARKUP = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]*>", re.DOTALL | re.IGNORECASE)
 SPACE = re.compile(r"\s+")
+HIDDEN = ("script", "style")
 
 
 def preview_of(body: str) -> str:
     """Return the first 200 characters of a body as text: HTML tags are left out and runs of space become one."""
-    text = unescape(MARKUP.sub(" ", body[:READ_AHEAD]))
+    text = unescape(" ".join(_texts(body[:READ_AHEAD])))
     return SPACE.sub(" ", text).strip()[:LENGTH]
+
+
+def _texts(markup: str) -> Iterator[str]:
+    """Yield what stands between tags, comments, scripts and styles, in one pass (a regular expression may take many)."""
+    start = at = 0
+    while (at := markup.find("<", at)) >= 0:
+        if not _opens_tag(markup, at):
+            at += 1
+            continue
+        yield markup[start:at]
+        start = at = _end_of(markup, at)
+    yield markup[start:]
+
+
+def _opens_tag(markup: str, at: int) -> bool:
+    following = markup[at + 1 : at + 2]
+    return following.isalpha() or following in {"/", "!"}
+
+
+def _end_of(markup: str, at: int) -> int:
+    """Return where a tag, comment or hidden element that opens at `at` ends; what is never closed goes to the end."""
+    closing = "-->" if markup.startswith("<!--", at) else ">"
+    name = markup[at + 1 : at + 7].lower()
+    for hidden in HIDDEN:
+        if name.startswith(hidden):
+            closing = f"</{hidden}>"
+    end = markup.lower().find(closing, at) if closing.startswith("</") else markup.find(closing, at)
+    return end + len(closing) if end >= 0 else len(markup)

@@ -1,6 +1,6 @@
 """Reads: one item, pages of items, and what the carriers and the backup ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,10 +10,13 @@ from content import documents
 from content.documents import FoundDocument
 from content.items import Item
 from content.models import ContentItem, ContentVersion
+from content.preview import READ_AHEAD
 from content.stores.base import DocumentKey
 from engarde.common.paging import Page
 from engarde.common.problems import NotFound, Problem
 from engarde.common.scopes import tenant_scope
+
+PIECE_BYTES = 8 * 1024**2
 
 
 class DocumentUnavailable(Problem):
@@ -33,26 +36,46 @@ def get_item(*, tenant_id: UUID, content_id: UUID) -> Item:
         DocumentUnavailable: no tier can give the document now.
     """
     with tenant_scope(tenant_id):
-        versions = list(_live(tenant_id).filter(content_id=content_id))
-        found = documents.spooled(keys=[_key(version) for version in versions])
-    if not versions:
-        raise NotFound("content item")
-    [item] = _with_documents(tenant_id, versions, found)
-    if item.document is None:
+        version = _live(tenant_id).filter(content_id=content_id).first()
+        if version is None:
+            raise NotFound("content item")
+        found = documents.spooled(keys=[_key(version)])
+    found = found or documents.fetch(tenant_id=tenant_id, keys=[_key(version)])
+    if not found:
         raise DocumentUnavailable
-    return item
+    return make_item(version.content, version, found[_key(version)])
 
 
 def list_items(*, tenant_id: UUID, page: int, size: int) -> Page[Item]:
-    """Return a page of live items, newest first, with at most one call to the document store."""
+    """Return a page of live items, newest first, each with the beginning of its body.
+
+    The documents of a page are read in one call, or in several where they are large.
+    """
     start = (page - 1) * size
     with tenant_scope(tenant_id):
         newest = _live(tenant_id).order_by("-content__created_at", "-content__id")
         versions = list(newest[start : start + size])
         total = ContentItem.objects.filter(tenant_id=tenant_id, deleted_at=None).count()
-        found = documents.spooled(keys=[_key(version) for version in versions])
-    items = _with_documents(tenant_id, versions, found)
+    items = [item for piece in _pieces(versions) for item in _summaries(tenant_id, piece)]
     return Page(rows=items, number=page, size=size, total=total)
+
+
+def _pieces(versions: Sequence[ContentVersion]) -> Iterator[list[ContentVersion]]:
+    """Yield runs whose bodies fit into memory comfortably, whatever a page asks for."""
+    piece: list[ContentVersion] = []
+    for version in versions:
+        if piece and sum(one.size_bytes for one in piece) + version.size_bytes > PIECE_BYTES:
+            yield piece
+            piece = []
+        piece.append(version)
+    if piece:
+        yield piece
+
+
+def _summaries(tenant_id: UUID, versions: Sequence[ContentVersion]) -> list[Item]:
+    found = documents.read_many(tenant_id=tenant_id, keys=[_key(version) for version in versions])
+    short = {key: document.shortened(READ_AHEAD) for key, document in found.items()}
+    return [make_item(version.content, version, short.get(_key(version))) for version in versions]
 
 
 def _live(tenant_id: UUID) -> QuerySet[ContentVersion]:
@@ -63,15 +86,6 @@ def _live(tenant_id: UUID) -> QuerySet[ContentVersion]:
 
 def _key(version: ContentVersion) -> DocumentKey:
     return documents.key_of(version.content_id, version.sha256)
-
-
-def _with_documents(
-    tenant_id: UUID, versions: Sequence[ContentVersion], found: dict[DocumentKey, FoundDocument]
-) -> list[Item]:
-    """Return the items with their documents; call it outside a scope."""
-    missing = {_key(version) for version in versions} - found.keys()
-    found = found | documents.fetch(tenant_id=tenant_id, keys=missing)
-    return [make_item(version.content, version, found.get(_key(version))) for version in versions]
 
 
 def version_of(row: ContentItem) -> ContentVersion:

@@ -13,7 +13,7 @@ from content import operations, queries, serializers
 from engarde.accounts.principal import Principal, caller
 from engarde.accounts.roles import Scope
 from engarde.common.exceptions import DATABASE_AWAY
-from engarde.common.fields import parse
+from engarde.common.fields import NoQuery, parse
 from engarde.common.paging import PageQuery
 from quotas import queries as quota_queries
 from quotas.usage import Usage
@@ -74,6 +74,7 @@ class ContentView(QuotaView):
     @extend_schema(operation_id="get_content", responses=serializers.ItemOutput)
     def get(self, request: Request, content_id: UUID) -> Response:
         """Return an item."""
+        NoQuery.parse(request)
         item = queries.get_item(tenant_id=caller(request).require_tenant(), content_id=content_id)
         return Response(serializers.show_item(item))
 

@@ -8,9 +8,10 @@ from uuid import UUID
 import requests
 from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
 from content import documents
-from content.models import ContentVersion, SpooledDocument
+from content.models import Change, ContentVersion, SpooledDocument
 from content.stores.zerodb import ZeroDBStore
 from dr import archives
 from dr.archives.bigquery import CONTENT_TABLE, BigQueryArchive
@@ -76,6 +77,13 @@ def make_due(*content_ids: str) -> None:
             "UPDATE content_body_spool SET next_attempt_at = now() WHERE content_id = ANY(%s::uuid[])",
             [list(content_ids)],
         )
+
+
+def give_up(content_id: str) -> None:
+    """Have the carriers forget an item that a test damaged beyond repair, so that other tests find nothing stuck."""
+    with system_scope("a test tidies up"):
+        SpooledDocument.objects.filter(content_id=UUID(content_id)).delete()
+        Change.objects.filter(entity_id=UUID(content_id)).update(batch_id=UUID(content_id), acked_at=timezone.now())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """DRF authentication: an access token or an API key, the key in either header since agents send it both ways."""
 
+from dataclasses import replace
 from uuid import UUID
 
 from django.utils import timezone
@@ -67,6 +68,11 @@ def _person(token: str, wanted: str | None) -> Principal:
         raise exceptions.AuthenticationFailed("The access token is not valid or has expired; refresh it or log in.")
     memberships = queries.memberships_of(session.user)
     tenant = _pick(memberships, wanted)
+    if tenant and not tenant.is_accepted:
+        queries.accept_invitation(user=session.user, tenant_id=tenant.tenant_id, now=timezone.now())
+        accepted = replace(tenant, is_accepted=True)
+        memberships = tuple(accepted if one is tenant else one for one in memberships)
+        tenant = accepted
     return Principal(
         id=session.user.id,
         method="jwt",
@@ -79,8 +85,13 @@ def _person(token: str, wanted: str | None) -> Principal:
 
 
 def _pick(memberships: tuple[MembershipInfo, ...], wanted: str | None) -> MembershipInfo | None:
+    """Return the tenant that is named, or else the only one.
+
+    Invitations do not count beside memberships: an invitation from a stranger must not make a tenant ambiguous.
+    """
     if not wanted:
-        return memberships[0] if len(memberships) == 1 else None
+        candidates = [one for one in memberships if one.is_accepted] or memberships
+        return candidates[0] if len(candidates) == 1 else None
     for membership in memberships:
         if _same(wanted, membership):
             return membership

@@ -21,7 +21,7 @@ GIVE_UP_AFTER = timedelta(days=3)
 
 SUBJECTS = {
     Mail.Kind.INVITATION: "You are invited to {tenant} on En Garde",
-    Mail.Kind.MEMBERSHIP: "You are now a member of {tenant} on En Garde",
+    Mail.Kind.MEMBERSHIP: "You are invited to {tenant} on En Garde",
     Mail.Kind.PASSWORD_RESET: "Set a new password for En Garde",
 }
 

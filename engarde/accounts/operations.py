@@ -16,10 +16,10 @@ from django.db.models import ProtectedError, Q, QuerySet
 from engarde.accounts import api_keys, tokens
 from engarde.accounts.models import ApiKey, Brand, Mail, Membership, Session, Tenant, User, normalise_email
 from engarde.accounts.principal import Principal
-from engarde.accounts.roles import Role
+from engarde.accounts.roles import SCOPES_OF, Role, Scope
 from engarde.common import wake
 from engarde.common.problems import Forbidden, Invalid, NotFound, Problem
-from engarde.common.scopes import system_scope, tenant_scope
+from engarde.common.scopes import tenant_scope
 
 WRONG_CREDENTIALS = "The e-mail address or the password is wrong."
 
@@ -179,20 +179,19 @@ def request_password_reset(*, email: str) -> None:
 
 
 def confirm_password_reset(*, token: str, new: str, now: datetime) -> None:
-    """Set a password with the token from a mail; the mailbox is proven, so invitations become memberships.
+    """Set a password with the token from a mail; the mailbox is proven, so invitations can be accepted.
 
     Raises:
         Invalid: the token is not good (any more), or the password too weak.
     """
     user_id = tokens.user_id_of_mail_token(token)
-    with system_scope("accept invitations of a person"):
+    with transaction.atomic():
         user = User.objects.select_for_update().filter(id=user_id, is_active=True).first() if user_id else None
         if user is None or not tokens.mail_token_is_good(user, token):
             raise Invalid("token", "The token is not valid, was used, or has expired; ask for a new one.")
         _check_password("new_password", new, user)
         user.email_verified_at = now
         _set_password(user, new, keep=None, now=now)
-        Membership.objects.filter(user=user, accepted_at=None).update(accepted_at=now)
 
 
 def _set_password(user: User, new: str, *, keep: UUID | None, now: datetime) -> None:
@@ -208,24 +207,25 @@ def _set_password(user: User, new: str, *, keep: UUID | None, now: datetime) -> 
 def add_member(*, principal: Principal, email: str, role: str, password: str | None, now: datetime) -> Membership:
     """Add a person to the caller's tenant; without a password the person is invited by mail.
 
-    Somebody whose address was never proven joins only by the link in that mail: whoever made the account first may
-    not be the address's owner, and must not get in by it.
+    Nobody who has an account joins without wanting to: acting for the tenant accepts the invitation. Somebody whose
+    address was never proven must follow the link in the mail first: whoever made the account may not be the address's
+    owner. Inviting again sends the mail again.
 
     Raises:
-        Forbidden: only owners make owners.
+        Forbidden: the role may do more than the caller; only owners make owners.
         UserExists: a password was given for an account that exists.
-        AlreadyMember: the person is in the tenant, or invited.
+        AlreadyMember: the person is in the tenant.
         Invalid: the password is too weak.
     """
     _require_may_grant(principal, role)
     tenant_id = principal.require_tenant()
     with tenant_scope(tenant_id):
         user, is_new = _user_to_add(email, password)
-        joins_at_once = user.email_verified_at is not None or (is_new and password is not None)
+        joins_at_once = is_new and password is not None
         membership = Membership(tenant_id=tenant_id, user=user, role=role, accepted_at=now if joins_at_once else None)
-        _insert_membership(membership)
-        if not is_new or password is None:
-            kind = Mail.Kind.MEMBERSHIP if joins_at_once else Mail.Kind.INVITATION
+        membership = _insert_or_invite_again(membership)
+        if not joins_at_once:
+            kind = Mail.Kind.MEMBERSHIP if user.email_verified_at else Mail.Kind.INVITATION
             _send(user, kind, tenant_name=Tenant.objects.get(id=tenant_id).name)
     return membership
 
@@ -257,12 +257,16 @@ def _check_password(field: str, password: str, user: User) -> None:
         raise Invalid(field, " ".join(error.messages), "weak_password") from error
 
 
-def _insert_membership(membership: Membership) -> None:
+def _insert_or_invite_again(membership: Membership) -> Membership:
     try:
         with transaction.atomic():
             membership.save(force_insert=True)
     except IntegrityError as error:
-        raise AlreadyMember("This person is a member or invited already.") from error
+        pending = Membership.objects.filter(tenant_id=membership.tenant_id, user=membership.user, accepted_at=None)
+        if not pending.update(role=membership.role):
+            raise AlreadyMember("This person is a member already.") from error
+        return pending.select_related("user").get()
+    return membership
 
 
 def change_role(*, principal: Principal, user_id: UUID, role: str) -> Membership:
@@ -276,7 +280,8 @@ def change_role(*, principal: Principal, user_id: UUID, role: str) -> Membership
     _require_may_grant(principal, role)
     tenant_id = principal.require_tenant()
     with tenant_scope(tenant_id):
-        membership = _lock_membership(principal, tenant_id, user_id)
+        membership = _lock_membership(tenant_id, user_id)
+        _require_may_grant(principal, membership.role)
         if role != Role.OWNER:
             _require_other_owner(membership)
         membership.role = role
@@ -285,28 +290,31 @@ def change_role(*, principal: Principal, user_id: UUID, role: str) -> Membership
 
 
 def remove_member(*, principal: Principal, user_id: UUID) -> None:
-    """Take a person out of the caller's tenant, or an invitation back.
+    """Take a person out of the caller's tenant, or an invitation back; anybody may leave.
 
     Raises:
         NotFound: not a member of the caller's tenant.
-        Forbidden: only owners remove owners.
+        Forbidden: only admins remove others, and only owners remove owners.
         LastOwner: the tenant would have no owner left.
     """
     tenant_id = principal.require_tenant()
     with tenant_scope(tenant_id):
-        membership = _lock_membership(principal, tenant_id, user_id)
+        if user_id != principal.id:
+            _require_admin(principal)
+        membership = _lock_membership(tenant_id, user_id)
+        if user_id != principal.id:
+            _require_owner_for(principal, membership.role)
         _require_other_owner(membership)
         membership.delete()
 
 
-def _lock_membership(principal: Principal, tenant_id: UUID, user_id: UUID) -> Membership:
+def _lock_membership(tenant_id: UUID, user_id: UUID) -> Membership:
     """Lock the owners' rows and the member's own, in one order, so that two owners cannot remove each other at once."""
     rows = Membership.objects.select_for_update(of=("self",)).select_related("user").filter(tenant_id=tenant_id)
     locked = {row.user_id: row for row in rows.filter(Q(user_id=user_id) | Q(role=Role.OWNER)).order_by("id")}
     membership = locked.get(user_id)
     if membership is None:
         raise NotFound("member")
-    _require_may_grant(principal, membership.role)
     return membership
 
 
@@ -318,8 +326,19 @@ def _require_other_owner(membership: Membership) -> None:
 
 
 def _require_may_grant(principal: Principal, role: str) -> None:
+    _require_owner_for(principal, role)
+    if not SCOPES_OF[role] <= principal.scopes:
+        raise Forbidden("You cannot give or change a role that may do more than you may.")
+
+
+def _require_owner_for(principal: Principal, role: str) -> None:
     if role == Role.OWNER and not principal.is_owner:
         raise Forbidden("Only an owner can make, change or remove an owner.")
+
+
+def _require_admin(principal: Principal) -> None:
+    if Scope.ADMIN not in principal.scopes:
+        raise Forbidden("Only an admin can remove somebody else.")
 
 
 # Brands
@@ -478,17 +497,18 @@ def create_tenant(
     return tenant, brand, user
 
 
-def ensure_staff(*, email: str, password: str, now: datetime) -> User:
-    """Make (or keep) a member of the platform's staff with this password; with another one, open sessions end.
+def ensure_staff(*, email: str, password: str, reset: bool, now: datetime) -> User:
+    """Make a member of the platform's staff; one who is there keeps the password unless it is to be reset.
 
-    An account that is there already may have been made by a tenant, so nobody who knows its old password stays in.
+    An account that is not staff yet may have been made by a tenant, so it gets the password and its sessions end.
     """
     with transaction.atomic():
         user = User.objects.select_for_update().filter(email=normalise_email(email)).first()
         if user is None:
             return User.objects.create_superuser(email, password, email_verified_at=now)
+        keeps_password = (user.is_staff and not reset) or user.check_password(password)
         user.is_active = user.is_staff = user.is_superuser = True
-        if user.check_password(password):
+        if keeps_password:
             user.save()
         else:
             _set_password(user, password, keep=None, now=now)

@@ -29,11 +29,12 @@ class Unauthenticated(Problem):
 
 @dataclass(frozen=True, slots=True)
 class MembershipInfo:
-    """A membership of the person who asks."""
+    """A membership of the person who asks; an invitation until it is accepted."""
 
     tenant_id: UUID
     tenant_name: str
     role: str
+    is_accepted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,19 @@ def live_session(*, session_id: UUID, user_id: UUID, now: datetime) -> Session |
 
 
 def memberships_of(user: User) -> tuple[MembershipInfo, ...]:
-    """Return a person's accepted memberships, oldest first."""
+    """Return a person's memberships, oldest first, then the invitations if the person's address is proven."""
     with system_scope("memberships of the caller"):
-        rows = Membership.objects.filter(user=user).exclude(accepted_at=None).order_by("id")
-        return tuple(MembershipInfo(*row) for row in rows.values_list("tenant_id", "tenant__name", "role"))
+        rows = Membership.objects.filter(user=user).annotate(is_accepted=Q(accepted_at__isnull=False))
+        if user.email_verified_at is None:
+            rows = rows.filter(is_accepted=True)
+        values = rows.order_by("-is_accepted", "id").values_list("tenant_id", "tenant__name", "role", "is_accepted")
+        return tuple(MembershipInfo(*row) for row in values)
+
+
+def accept_invitation(*, user: User, tenant_id: UUID, now: datetime) -> None:
+    """Note that a person whose address is proven acts for a tenant: that accepts its invitation."""
+    with tenant_scope(tenant_id):
+        Membership.objects.filter(tenant_id=tenant_id, user=user, accepted_at=None).update(accepted_at=now)
 
 
 def live_api_key(*, text: str, now: datetime) -> ApiKey | None:

@@ -124,6 +124,7 @@ class MembershipOutput(serializers.Serializer[Any]):
     tenant_id = serializers.UUIDField()
     tenant_name = serializers.CharField()
     role = serializers.ChoiceField(choices=Role.choices, allow_null=True, help_text="Null for an API key.")
+    status = serializers.ChoiceField(choices=["active", "invited"], help_text="Acting for the tenant accepts.")
 
 
 class MeOutput(serializers.Serializer[Any]):
@@ -224,7 +225,12 @@ def show_tokens(pair: TokenPair, tenant: MembershipInfo | None) -> dict[str, Any
 
 def show_membership(membership: MembershipInfo) -> dict[str, Any]:
     """Return a membership of the caller."""
-    return {"tenant_id": membership.tenant_id, "tenant_name": membership.tenant_name, "role": membership.role or None}
+    return {
+        "tenant_id": membership.tenant_id,
+        "tenant_name": membership.tenant_name,
+        "role": membership.role or None,
+        "status": "active" if membership.is_accepted else "invited",
+    }
 
 
 def show_principal(principal: Principal) -> dict[str, Any]:
@@ -240,15 +246,16 @@ def show_principal(principal: Principal) -> dict[str, Any]:
 
 
 def show_member(membership: Membership) -> dict[str, Any]:
-    """Return a member."""
+    """Return a member; of somebody who was only invited nothing but the address is told."""
     user = membership.user
+    is_member = membership.accepted_at is not None
     return {
         "user_id": user.id,
         "email": user.email,
-        "first_name": user.first_name,
-        "last_name": user.last_name,
+        "first_name": user.first_name if is_member else "",
+        "last_name": user.last_name if is_member else "",
         "role": membership.role,
-        "status": "active" if membership.accepted_at else "invited",
+        "status": "active" if is_member else "invited",
         "created_at": membership.created_at,
     }
 

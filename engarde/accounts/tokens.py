@@ -8,7 +8,8 @@ from uuid import UUID
 
 import jwt
 from django.conf import settings
-from django.contrib.auth.tokens import default_token_generator
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.tokens import PasswordResetTokenGenerator
 from django.utils.encoding import DjangoUnicodeDecodeError
 from django.utils.http import urlsafe_base64_decode, urlsafe_base64_encode
 
@@ -66,9 +67,19 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
+class MailTokens(PasswordResetTokenGenerator):
+    """Django's tokens, but not bound to the last login: whoever else knows the password could spoil a mail by logging in."""
+
+    def _make_hash_value(self, user: AbstractBaseUser, timestamp: int) -> str:
+        return f"{user.pk}{user.password}{timestamp}{getattr(user, 'email', '')}"
+
+
+_mail_tokens = MailTokens()
+
+
 def make_mail_token(user: User) -> str:
     """Return a token that lets the reader of a mail set the user's password, once, within PASSWORD_RESET_TIMEOUT."""
-    return f"{urlsafe_base64_encode(str(user.pk).encode())}.{default_token_generator.make_token(user)}"
+    return f"{urlsafe_base64_encode(str(user.pk).encode())}.{_mail_tokens.make_token(user)}"
 
 
 def user_id_of_mail_token(token: str) -> UUID | None:
@@ -81,4 +92,4 @@ def user_id_of_mail_token(token: str) -> UUID | None:
 
 def mail_token_is_good(user: User, token: str) -> bool:
     """Tell whether a mail token is this user's, unexpired and unused."""
-    return default_token_generator.check_token(user, token.partition(".")[2])
+    return _mail_tokens.check_token(user, token.partition(".")[2])

@@ -110,6 +110,10 @@ class QueryIntegerField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+class NoQuery(QuerySerializer):
+    """No query parameters at all."""
+
+
 class TextField(serializers.CharField):
     """A JSON string, kept exactly as sent (no trimming, no numbers turned into text); no NUL, no lone surrogates."""
 

@@ -8,7 +8,8 @@ from typing import IO, cast
 import structlog
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
+from django.middleware.common import CommonMiddleware as DjangoCommonMiddleware
 
 from engarde.common import problems, request_ids
 from engarde.common.scopes import system_scope
@@ -77,6 +78,16 @@ class TrailingSlashMiddleware:
         if request.path_info.endswith("/") and request.path_info.startswith(("/api/", "/health", "/metrics")):
             request.path_info = request.path_info.rstrip("/")
         return self.get_response(request)
+
+
+class CommonMiddleware(DjangoCommonMiddleware):
+    """Django's, but for probes: an orchestrator asks for health by an address that no ALLOWED_HOSTS can name."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
+        """Check the host, except for health and metrics."""
+        if request.path_info.startswith(("/health", "/metrics")):
+            return None
+        return super().process_request(request)
 
 
 class StaffScopeMiddleware:

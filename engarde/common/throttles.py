@@ -88,6 +88,7 @@ class LoginThrottle(RateThrottle):
     def keys(self, request: Any) -> list[str]:
         """Count by the account that is tried together with the address that tries."""
         email = request.data.get("email") if isinstance(request.data, dict) else None
+        email = email or getattr(request.user, "id", "")
         address = self.get_ident(request) if api_settings.NUM_PROXIES else request.META.get("REMOTE_ADDR")
         account = hashlib.sha256(str(email or "").strip().casefold().encode("utf-8", "replace")).hexdigest()[:32]
         return [f"{account}:{address}"]

@@ -57,9 +57,14 @@ def needed(environ: Mapping[str, str]) -> frozenset[str]:
     if environ.get("ENGARDE_ENV") == "production":
         return frozenset()
     missing = {name for name, variable in OWN_SERVICE.items() if not _given(environ, variable)}
-    if _value(environ, "BIGQUERY_SYNC_ENABLED").lower() in FALSE:
+    if not backup_is_on(environ):
         missing.discard("bigquery")
     return frozenset(missing)
+
+
+def backup_is_on(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment leaves the backup switched on."""
+    return _value(environ, "BIGQUERY_SYNC_ENABLED").lower() not in FALSE
 
 
 def _given(environ: Mapping[str, str], variable: str) -> bool:

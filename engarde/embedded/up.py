@@ -130,7 +130,7 @@ class Platform:
     def _set_up(self, environ: Mapping[str, str]) -> None:
         self._say("Migrating ...")
         self._manage(environ, "migrate", "--noinput", "--verbosity", "0")
-        for command in ("setup_zerodb", "setup_bigquery"):
+        for command in ("setup_zerodb", *(["setup_bigquery"] if session.backup_is_on(environ) else [])):
             try:
                 self._manage(environ, command)
             except StartFailed as error:
@@ -200,7 +200,7 @@ class Platform:
         return (
             "\n"
             f"  En Garde content storage runs on {url}\n"
-            f"  Admin    {url}/admin/   {self._login.get('email', '')}   {self._login.get('password', '')}\n"
+            f"  Admin    {url}/admin/   {self._login.get('email', '')}   {self._login.get('password') or '(the password that you gave it)'}\n"
             f"  API docs {url}/api/docs\n"
             f"  Logs     {self._data.root / 'logs'}\n"
             "  Stop     Ctrl-C; the data stays\n"

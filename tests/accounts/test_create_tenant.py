@@ -47,7 +47,12 @@ def test_it_makes_a_tenant_with_an_owner_a_brand_and_a_key(database: None) -> No
     assert [(brand["id"], brand["name"]) for brand in brands] == [(made["brand_id"], "Fizz")]
     owner = me(log_in(email))
     assert owner["user"]["id"] == made["user_id"]
-    assert owner["active_tenant"] == {"tenant_id": made["tenant_id"], "tenant_name": "Erin's", "role": "owner"}
+    assert owner["active_tenant"] == {
+        "tenant_id": made["tenant_id"],
+        "tenant_name": "Erin's",
+        "role": "owner",
+        "status": "active",
+    }
 
 
 def test_the_brand_is_named_after_the_tenant_when_no_other_name_is_given(database: None) -> None:

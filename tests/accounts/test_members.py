@@ -10,7 +10,7 @@ from engarde.accounts.models import Membership, User
 from engarde.common.scopes import system_scope
 from tests.accounts.mailbox import deliver, token_for
 from tests.accounts.races import race
-from tests.people import JSONClient, Person, log_in, logged_in, new_colleague, new_owner
+from tests.people import PASSWORD, JSONClient, Person, log_in, logged_in, new_colleague, new_owner
 
 NEW = "a-battery-of-horses"
 
@@ -108,17 +108,68 @@ def test_somebody_without_a_password_is_invited_by_mail_and_joins_by_its_link(ow
         "tenant_id": str(owner.tenant_id),
         "tenant_name": mine["active_tenant"]["tenant_name"],
         "role": "editor",
+        "status": "active",
     }
     assert [row["status"] for row in owner.api.get("/api/members").json()["data"]] == ["active", "active"]
 
 
-def test_somebody_with_a_proven_address_joins_at_once_and_is_told(owner: Person, charlie: Person) -> None:
+def test_somebody_with_an_account_joins_by_acting_for_the_tenant_and_not_before(owner: Person, charlie: Person) -> None:
     answer = add(owner, charlie.email)
 
-    assert (answer.status_code, answer.json()["status"]) == (201, "active")
-    assert "you are now a member of" in deliver(charlie.email)[-1]
-    tenants = {row["tenant_id"] for row in me(log_in(charlie.email)).json()["memberships"]}
-    assert tenants == {str(owner.tenant_id), str(charlie.tenant_id)}
+    assert (answer.status_code, answer.json()["status"]) == (201, "invited")
+    assert "you are invited to" in deliver(charlie.email)[-1]
+    credentials = log_in(charlie.email)
+    mine = me(credentials).json()
+    assert mine["active_tenant"]["tenant_id"] == str(charlie.tenant_id), "an invitation makes no tenant ambiguous"
+    assert {row["tenant_id"]: row["status"] for row in mine["memberships"]} == {
+        str(charlie.tenant_id): "active",
+        str(owner.tenant_id): "invited",
+    }
+
+    assert me({**credentials, "HTTP_X_TENANT_ID": str(owner.tenant_id)}).status_code == 200
+
+    assert {row["status"] for row in me(credentials).json()["memberships"]} == {"active"}
+    assert me(credentials).json()["active_tenant"] is None, "now there are two to pick from"
+
+
+def test_of_somebody_who_was_only_invited_nothing_but_the_address_is_told(owner: Person, charlie: Person) -> None:
+    User.objects.filter(id=charlie.user_id).update(first_name="Charlotte", last_name="Secret")
+
+    told = add(owner, charlie.email).json()
+
+    assert (told["first_name"], told["last_name"]) == ("", "")
+
+
+def test_anybody_may_leave_and_viewers_remove_nobody_else(owner: Person) -> None:
+    viewer, other = (new_colleague(owner, "viewer", name) for name in ("vera", "otto"))
+
+    assert viewer.api.delete(f"/api/members/{other.user_id}").status_code == 403
+    assert viewer.api.delete(f"/api/members/{viewer.user_id}").status_code == 204
+    assert viewer.api.get("/api/content").status_code == 403
+
+
+def test_a_key_cannot_make_a_member_who_may_do_more_than_itself(owner: Person) -> None:
+    made = owner.api.post("/api/api-keys", {"name": "admin only", "scopes": ["admin"]}).json()["key"]
+    key = JSONClient()
+    key.credentials(HTTP_X_API_KEY=made)
+
+    answer = key.post("/api/members", {"email": address(), "role": "viewer", "password": NEW})
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+
+
+def test_somebody_who_knows_the_password_cannot_spoil_an_invitation_by_logging_in(
+    owner: Person, charlie: Person
+) -> None:
+    email = address()
+    charlie.api.post("/api/members", {"email": email, "role": "viewer", "password": PASSWORD})
+    add(owner, email)
+    token = token_for(email)
+
+    log_in(email)
+
+    answer = JSONClient().post("/api/auth/password-reset/confirm", {"token": token, "new_password": NEW})
+    assert answer.status_code == 204
 
 
 def test_whoever_made_the_account_first_does_not_get_in_by_it(owner: Person, charlie: Person) -> None:
@@ -152,8 +203,10 @@ def test_nobody_is_added_twice(owner: Person, bob: Person) -> None:
 
     again, member = add(owner, email), add(owner, bob.email)
 
-    assert [(answer.status_code, answer.json()["code"]) for answer in (again, member)] == [(409, "already_member")] * 2
-    assert len(deliver(email)) == 1
+    assert (again.status_code, again.json()["status"]) == (201, "invited"), "the mail is sent again"
+    assert (member.status_code, member.json()["code"]) == (409, "already_member")
+    assert len(deliver(email)) == 2
+    assert [row["email"] for row in owner.api.get("/api/members").json()["data"]].count(email) == 1
 
 
 def test_an_invitation_can_be_taken_back_and_sent_again(owner: Person) -> None:
@@ -164,7 +217,8 @@ def test_an_invitation_can_be_taken_back_and_sent_again(owner: Person) -> None:
     accept(email)
     assert me(log_in(email, NEW)).json()["memberships"] == [], "taken back"
 
-    assert add(owner, email).json()["status"] == "active", "the address is proven by now"
+    assert add(owner, email).json()["status"] == "invited"
+    assert me(log_in(email, NEW)).json()["active_tenant"]["tenant_id"] == str(owner.tenant_id)
 
 
 def test_two_tenants_that_invite_one_new_person_at_once_make_one_account(owner: Person, charlie: Person) -> None:
@@ -331,8 +385,8 @@ def test_two_owners_at_once_leave_one(how: str, owner: Person) -> None:
 def test_two_requests_for_one_person_add_one(owner: Person, charlie: Person) -> None:
     answers = race([lambda: add(owner, charlie.email)] * 2, at=User.objects.filter(id=charlie.user_id))
 
-    assert sorted(answer.status_code for answer in answers) == [201, 409]
-    assert len(deliver(charlie.email)) == 1
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert [row["email"] for row in owner.api.get("/api/members").json()["data"]].count(charlie.email) == 1
 
 
 def test_an_invitation_of_one_tenant_is_not_seen_by_another(owner: Person) -> None:

@@ -12,8 +12,10 @@ from tests.people import JSONClient, Person, log_in, logged_in, new_colleague
 def double(alice: Person, charlie: Person) -> Person:
     """Charlie, who owns one tenant and is a viewer in alice's."""
     answer = logged_in(alice).api.post("/api/members", {"email": charlie.email, "role": "viewer"})
-    assert answer.json()["status"] == "active"
-    return logged_in(charlie)
+    assert answer.json()["status"] == "invited"
+    both = logged_in(charlie)
+    assert both.api.get("/api/auth/me", headers={"X-Tenant-ID": str(alice.tenant_id)}).status_code == 200
+    return both
 
 
 def test_one_membership_is_implied(bob: Person) -> None:

@@ -132,9 +132,10 @@ def test_it_answers_an_unknown_address_with_a_problem(path: str) -> None:
 
 
 def test_it_answers_a_foreign_host_with_a_problem() -> None:
-    answer = APIClient().get("/health/live", HTTP_HOST="evil.example")
+    answer = APIClient().get("/api/content", HTTP_HOST="evil.example")
 
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert APIClient().get("/health/live", HTTP_HOST="10.0.0.7").status_code == 200, "probes come by address"
 
 
 def test_it_answers_a_bug_with_a_500_that_tells_nothing_but_the_request_id(

@@ -109,7 +109,7 @@ def test_it_limits_tries_to_log_in_by_account_and_address(alice: Person, setting
 
 
 def test_it_keeps_no_address_of_a_person_in_redis(settings: LazySettings) -> None:
-    request = SimpleNamespace(data={"email": "a@example.com"}, META={"REMOTE_ADDR": "192.0.2.1"})
+    request = SimpleNamespace(data={"email": "a@example.com"}, META={"REMOTE_ADDR": "192.0.2.1"}, user=None)
 
     [key] = LoginThrottle().keys(request)
 
@@ -118,7 +118,7 @@ def test_it_keeps_no_address_of_a_person_in_redis(settings: LazySettings) -> Non
 
 @pytest.mark.parametrize("data", [None, [], "text", {"email": ["a"]}, {"email": None}, {"email": "\ud800"}])
 def test_it_counts_tries_with_a_nonsensical_body_too(data: Any) -> None:
-    assert len(LoginThrottle().keys(SimpleNamespace(data=data, META={"REMOTE_ADDR": "192.0.2.1"}))) == 1
+    assert len(LoginThrottle().keys(SimpleNamespace(data=data, META={"REMOTE_ADDR": "192.0.2.1"}, user=None))) == 1
 
 
 def test_it_lets_all_through_while_redis_is_away(absent_url: str, settings: LazySettings) -> None:

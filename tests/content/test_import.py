@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import uuid4
 import pytest
 from django.core.management import CommandError, call_command
 
+from content import importer
 from tests.people import Person
 
 HTML = "<html><head><title>A &lt;page&gt;</title></head><body><h1>Other</h1><p>Text</p></body></html>"
@@ -108,6 +110,10 @@ def test_a_second_run_changes_only_what_changed(alice: Person, tmp_path: Path) -
         (b"---\nstatus: scheduled\n---\nx", "scheduled"),
         (b"x" * (1024**2 + 1), "1048576"),
         (b"x" * (5 * 1024**2), "more than a body may have"),
+        (b'---\ntitle: "a\\0b"\n---\nx', "NUL"),
+        (b'---\ntags: ["\\uD800"]\n---\nx', "surrogates"),
+        (b"---\ntitle: 0x" + b"f" * 5000 + b"\n---\nx", "huge number"),
+        (b"---\na: &a {x: 1}\nb: {<<: *a}\n---\nx", "not valid YAML"),
         (b"---\ntags: [" + b"a, " * 101 + b"]\n---\nx", "at most 100"),
     ],
 )
@@ -202,6 +208,34 @@ def test_nested_yaml_is_refused_and_never_written_out(alice: Person, tmp_path: P
     _, report = import_folder(alice, tmp_path)
 
     assert report["failed"] == 1
+
+
+def test_a_name_that_is_not_utf_8_is_written_out(alice: Person, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.md")).write_text("coffee")
+
+    assert import_folder(alice, tmp_path)[0]
+
+    assert list(items(alice)) == ["caf\\udce9.md"]
+
+
+def test_a_file_that_nobody_foresaw_does_not_stop_the_rest(
+    alice: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text(name)
+    read = importer.read_fields
+
+    def read_or_break(path: Path, name: str) -> dict[str, Any]:
+        if name == "a.md":
+            raise ZeroDivisionError("nobody foresaw this")
+        return read(path, name)
+
+    monkeypatch.setattr(importer, "read_fields", read_or_break)
+
+    passed, report = import_folder(alice, tmp_path)
+
+    assert not passed
+    assert (report["created"], [error["code"] for error in report["errors"]]) == (1, ["unexpected"])
 
 
 def test_a_missing_folder_or_tenant_is_an_error(alice: Person, tmp_path: Path) -> None:

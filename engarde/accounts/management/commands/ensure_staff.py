@@ -32,8 +32,10 @@ class Command(JSONCommand):
             validate_email(options["email"])
         except ValidationError as error:
             raise CommandError(f"{options['email']!r} is not an e-mail address.") from error
-        user = operations.ensure_staff(email=options["email"], password=password, now=timezone.now())
-        return {"email": user.email, "password": password}
+        user = operations.ensure_staff(
+            email=options["email"], password=password, reset=bool(options["password"]), now=timezone.now()
+        )
+        return {"email": user.email, "password": password if user.check_password(password) else None}
 
 
 def _kept_password(path: Path) -> str:
