@@ -99,7 +99,9 @@ def test_it_sets_up_serves_and_stops_cleanly(start_up, project, place):
     assert "staff@example.test" in welcome
     assert requests.get(f"{process.url}/health/live", timeout=5).status_code == 200
     commands = (project / "commands").read_text().splitlines()
-    assert [command.split()[0] for command in commands] == ["migrate", "setup_zerodb", "setup_bigquery", "ensure_staff"]
+    assert [command.split()[0] for command in commands] == ["migrate", "setup_zerodb", "ensure_staff"], (
+        "no backup, no setup"
+    )
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=12) == 0
     assert not processes_of(place)
