@@ -57,6 +57,7 @@ def test_first_comers_at_the_same_moment_share_one_supervisor(run_user, place):
     assert (place / "logs" / "daemon.log").read_text().count(" starts") == 1
 
 
+@pytest.mark.soak
 def test_a_comer_while_the_services_stop_gets_new_ones(run_user, place):
     for _ in range(3):
         assert run_user("true").wait(timeout=30) == 0

@@ -158,6 +158,7 @@ def test_it_ends_a_service_that_outlived_its_supervisor(place):
         assert client(settings).get("kept") == b"yes"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("service", ["postgres", "redis", "zerodb", "bigquery"])
 def test_it_starts_anew_after_a_folder_was_deleted_between_runs(place, service):
     with session.join(place, [service]) as first:
@@ -177,6 +178,7 @@ def test_it_starts_anew_at_the_same_address_when_a_folder_is_deleted_under_it(pl
         assert again["settings"] == settings
 
 
+@pytest.mark.soak
 def test_it_starts_over_a_broken_log_of_valkey(place):
     with session.join(place, ["redis"]) as settings:
         client(settings).set("some", "thing")
