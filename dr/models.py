@@ -8,7 +8,9 @@ from django.db.models.functions import Now
 
 
 class Batch(models.Model):
-    """A sealed batch of changes. Its members never change, so whoever ships it, however often, ships the same rows.
+    """A sealed batch of changes: whoever ships it, however often, ships the same rows.
+
+    Nothing joins it any more; only a change whose document cannot be read leaves it, for a batch of its own.
 
     `next_try_at` is both the backoff after a failure and the lease of a worker that ships it now; it lives here, so
     it survives the broker.

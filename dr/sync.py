@@ -1,8 +1,9 @@
 """The second carrier: the change log to the archive.
 
-First it seals: a short transaction gives at most 100 changes to a batch, whose members never change again. Then it ships
+First it seals: a short transaction gives at most 100 changes to a batch, which nothing joins any more. Then it ships
 sealed batches, each under a lease. Killed anywhere, it leaves batches whose lease ends and that are shipped again with the
-same rows; the archive's readers count a row that arrived twice once.
+same rows; the archive's readers count a row that arrived twice once. Only a change whose document no tier can give is moved,
+to a batch of its own, so that it holds up nothing else.
 """
 
 from collections.abc import Callable
