@@ -25,12 +25,12 @@ class Remembered:
 
     def port(self, name: str) -> int:
         """Return the port chosen for `name`."""
-        return int(self._value(name, free_port))
+        return int(self._value(name, self._free_port))
 
     def settle_port(self, name: str) -> int:
         """Return the port for `name`, another one than before if a stranger took that."""
         if not is_free(self.port(name)):
-            self._forget(name)
+            self.forget(name)
         return self.port(name)
 
     def secret(self, name: str) -> str:
@@ -52,9 +52,16 @@ class Remembered:
                 files.write_json(self._path, self._values)
             return self._values[name]
 
-    def _forget(self, name: str) -> None:
+    def forget(self, name: str) -> None:
+        """Have the value for `name` chosen anew."""
         with self._lock:
             self._values.pop(name, None)
+
+    def _free_port(self) -> int:
+        """Return a port that nobody listens on and that no other name has: that one's service may start any moment."""
+        while (port := free_port()) in self._values.values():
+            pass
+        return port
 
 
 def free_port() -> int:

@@ -28,6 +28,8 @@ OWN_SERVICE = {
 }
 FALSE = ("false", "0", "no", "off", "n", "f")
 JOINED = "ENGARDE_EMBEDDED"
+# Commands that need fewer services than the settings name.
+ONLY_POSTGRES = ("check", "migrate", "makemigrations", "dbshell")
 WITHOUT_SERVICES = (
     "",
     "help",
@@ -237,12 +239,13 @@ def for_command(argv: Sequence[str], environ: Mapping[str, str]) -> Iterator[Non
             yield
     else:
         with contextlib.ExitStack() as stack:
+            wanted = services & {"postgres"} if argv[1] in ONLY_POSTGRES else services
             try:
-                settings = stack.enter_context(join(data_dir(environ), services))
+                settings = stack.enter_context(join(data_dir(environ), wanted))
                 extra = client_environment(data_dir(environ), services)
             except StartFailed as error:
                 raise SystemExit(str(error)) from error
-            stack.enter_context(_updated({**extra, **settings, JOINED: "joined"}))
+            stack.enter_context(_updated({**_placeholders(services - wanted), **extra, **settings, JOINED: "joined"}))
             yield
 
 

@@ -42,6 +42,8 @@ class Program:
     prepare: Callable[[], None] = _nothing
     ready: Callable[[], bool] = lambda: True
     repair: Callable[[], None] = _nothing
+    move: Callable[[], None] = _nothing
+    """Chooses other addresses, for a program that died before it was ever ready: nobody knows the ones it has."""
     clean_up: Callable[[], None] = _nothing
     witness: Path | None = None
     """A file made by `prepare`: when it goes, the program's data went with it, and the program starts anew."""
@@ -137,6 +139,8 @@ class Supervisor:
     def _prepare(self, child: Child) -> bool:
         if child.deaths >= REPAIR_AFTER_DEATHS:
             child.program.repair()
+            if not child.ready_at:
+                child.program.move()
         child.program.prepare()
         return True
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 import requests
 
-from engarde.embedded import daemon, session
+from engarde.embedded import daemon, files, session
 from engarde.embedded.errors import StartFailed
 from engarde.embedded.paths import DataDir
 from engarde.embedded.remembered import Remembered
@@ -248,3 +248,19 @@ def test_it_survives_the_loss_of_the_whole_data_directory(place: Path):
         shutil.rmtree(place, ignore_errors=True)
         eventually(lambda: session.running_state(DataDir.at(place)).get("pid") not in (None, killed), seconds=15)
         eventually(lambda: service_state(place, "redis"), seconds=5)
+
+
+def test_it_never_gives_two_services_one_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = iter([20_001, 20_001, 20_002])
+    monkeypatch.setattr("engarde.embedded.remembered.free_port", lambda: next(ports))
+    remembered = Remembered(tmp_path / "remembered.json")
+    assert remembered.port("one") != remembered.port("other")
+
+
+@pytest.mark.soak
+def test_it_moves_a_service_that_cannot_start_where_it_should(place: Path) -> None:
+    data = DataDir.at(place)
+    taken = Remembered(data.remembered).port("bigquery")
+    files.write_json(data.remembered, {"bigquery": taken, "bigquery_grpc": taken})
+    with session.join(place, ["bigquery"]) as settings:
+        assert settings["BIGQUERY_EMULATOR_GRPC_HOST"] not in settings["BIGQUERY_EMULATOR_HOST"]

@@ -76,6 +76,9 @@ class Service(ABC):
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         return {**kept, "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
 
+    def move(self) -> None:  # noqa: B027
+        """Choose other ports, whoever has these: the service died before it was ever ready."""
+
     def repair(self) -> None:  # noqa: B027
         """Do what can be done after it died several times in a row."""
 
@@ -117,6 +120,7 @@ class Service(ABC):
             prepare=self.prepare,
             ready=self.ready,
             repair=self.repair,
+            move=self.move,
             clean_up=self.kill_strays,
             witness=self.witness,
         )

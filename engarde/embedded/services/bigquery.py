@@ -38,6 +38,11 @@ class BigQuery(Service):
         self.remembered.settle_port("bigquery")
         self.remembered.settle_port("bigquery_grpc")
 
+    def move(self) -> None:
+        """See `Service.move`."""
+        self.remembered.forget("bigquery")
+        self.remembered.forget("bigquery_grpc")
+
     def environment(self) -> dict[str, str]:
         """Return its environment: nothing is downloaded, and a table is read in one message."""
         return {

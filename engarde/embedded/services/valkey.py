@@ -61,6 +61,10 @@ class Valkey(Service):
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
 
+    def move(self) -> None:
+        """See `Service.move`."""
+        self.remembered.forget("redis")
+
     def repair(self) -> None:
         """Set a log aside that cannot be read; what it held is rebuilt from PostgreSQL or may be lost."""
         log = self.folder / "appendonlydir"

@@ -30,6 +30,10 @@ class ZeroDB(Service):
         """Choose the port."""
         self.remembered.settle_port("zerodb")
 
+    def move(self) -> None:
+        """See `Service.move`."""
+        self.remembered.forget("zerodb")
+
     def environment(self) -> dict[str, str]:
         """Return its environment, which names its data and the credentials that it accepts."""
         return {
