@@ -13,7 +13,7 @@ from django.utils.dateparse import parse_datetime
 
 from content import documents, facts
 from content.facts import VersionFacts
-from content.models import Change, ChangeType, ContentItem, ContentVersion, SpooledDocument
+from content.models import Change, ChangeType, ContentItem, ContentVersion, Media, SpooledDocument
 from content.stores.base import DocumentKey
 from engarde.accounts import queries as account_queries
 from engarde.common.scopes import tenant_scope
@@ -106,12 +106,18 @@ def _silence_log(copy: ItemCopy, now: datetime) -> None:
 
 
 def recount(*, tenant_id: UUID) -> None:
-    """Set a tenant's counters to the sums of its live items."""
+    """Set a tenant's counters to the sums of its live items and media."""
     with tenant_scope(tenant_id):
         quota_operations.lock_usage(tenant_id=tenant_id)
         live = ContentItem.objects.filter(tenant_id=tenant_id, deleted_at=None)
-        sums = live.aggregate(size=Sum("size_bytes"), items=Count("*"))
-        quota_operations.set_counters(tenant_id=tenant_id, used_bytes=sums["size"] or 0, items=sums["items"])
+        bodies = live.aggregate(size=Sum("size_bytes", default=0), count=Count("*"))
+        media = Media.objects.filter(tenant_id=tenant_id).aggregate(size=Sum("size_bytes", default=0), count=Count("*"))
+        quota_operations.set_counters(
+            tenant_id=tenant_id,
+            used_bytes=bodies["size"] + media["size"],
+            items=bodies["count"],
+            media_files=media["count"],
+        )
 
 
 def lock_recovery(*, tenant_id: UUID) -> None:

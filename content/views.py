@@ -1,39 +1,19 @@
 """HTTP envelopes: parse, one call, answer."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from content import operations, queries, serializers
-from engarde.accounts.principal import Principal, caller
+from engarde.accounts.principal import caller
 from engarde.accounts.roles import Scope
-from engarde.common.exceptions import DATABASE_AWAY
 from engarde.common.fields import NoQuery, parse
 from engarde.common.paging import PageQuery
-from quotas import queries as quota_queries
-from quotas.usage import Usage
-
-
-class QuotaView(APIView):
-    """A call whose every answer, errors too, says how much storage is used after it."""
-
-    usage: Usage | None = None
-
-    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
-        """Add the X-Quota-* headers for an authenticated caller with a tenant."""
-        response = super().finalize_response(request, response, *args, **kwargs)
-        user = getattr(request, "_user", None)  # `user` would authenticate again a request that failed to
-        database_is_away = getattr(response, "data", None) and response.data.get("code") == DATABASE_AWAY["code"]
-        if isinstance(user, Principal) and user.tenant_id and not database_is_away:
-            usage = self.usage or quota_queries.usage_of(tenant_id=user.tenant_id)
-            for name, value in usage.headers().items():
-                response[name] = value
-        return response
+from quotas.views import QuotaView
 
 
 class ContentListView(QuotaView):

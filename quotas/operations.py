@@ -20,7 +20,8 @@ from quotas.usage import Usage
 
 CHARGE = """
 UPDATE content_quota_usage AS usage
-SET used_bytes = used_bytes + %(bytes)s, content_items = content_items + %(items)s, updated_at = now()
+SET used_bytes = used_bytes + %(bytes)s, content_items = content_items + %(items)s,
+    media_files = media_files + %(media_files)s, updated_at = now()
 FROM quotas_plan AS plan
 WHERE usage.tenant_id = %(tenant)s AND plan.tier = usage.plan_id
   AND (%(bytes)s <= 0
@@ -35,8 +36,8 @@ class StorageQuotaExceeded(Problem):
     status, code, title = 403, "storage_quota_exceeded", "Storage quota exceeded"
 
 
-def charge(*, tenant_id: UUID, size_bytes: int, items: int) -> Usage:
-    """Count bytes and items for a tenant, and return the usage after it.
+def charge(*, tenant_id: UUID, size_bytes: int, items: int = 0, media_files: int = 0) -> Usage:
+    """Count bytes, items and media files for a tenant, and return the usage after it.
 
     Call it last in the tenant's scope: the row lock is then held for microseconds. Negative numbers give back; a
     charge that adds no bytes is never refused.
@@ -45,7 +46,8 @@ def charge(*, tenant_id: UUID, size_bytes: int, items: int) -> Usage:
         StorageQuotaExceeded: used + reserved + size_bytes would be over the limit.
     """
     with connection.cursor() as cursor:
-        cursor.execute(CHARGE, {"tenant": tenant_id, "bytes": size_bytes, "items": items})
+        counts = {"tenant": tenant_id, "bytes": size_bytes, "items": items, "media_files": media_files}
+        cursor.execute(CHARGE, counts)
         row = cursor.fetchone()
     if row is None:
         raise _explain(tenant_id, size_bytes)
@@ -60,9 +62,11 @@ def lock_usage(*, tenant_id: UUID) -> None:
     QuotaUsage.objects.select_for_update().get(tenant_id=tenant_id)
 
 
-def set_counters(*, tenant_id: UUID, used_bytes: int, items: int) -> None:
+def set_counters(*, tenant_id: UUID, used_bytes: int, items: int, media_files: int) -> None:
     """Inside the tenant's scope, with the usage locked, set the counters to the real sums, whatever the limit."""
-    QuotaUsage.objects.filter(tenant_id=tenant_id).update(used_bytes=used_bytes, content_items=items, updated_at=Now())
+    QuotaUsage.objects.filter(tenant_id=tenant_id).update(
+        used_bytes=used_bytes, content_items=items, media_files=media_files, updated_at=Now()
+    )
 
 
 def _explain(tenant_id: UUID, size_bytes: int) -> StorageQuotaExceeded:

@@ -12,11 +12,12 @@ from engarde.common.constraints import RowSecurity
 
 @register(Tags.models)
 def check_row_security(**_: Any) -> list[CheckMessage]:
-    """Every table with a tenant has row-level security."""
+    """Every table with a tenant has row-level security, or its model says why not in `without_row_security`."""
     return [
         Error(f"{model._meta.label} has a tenant but no RowSecurity constraint.", obj=model, id="engarde.E001")
         for model in apps.get_models()
-        if any(field.attname == "tenant_id" for field in model._meta.local_fields)
+        if not getattr(model, "without_row_security", "")
+        and any(field.attname == "tenant_id" for field in model._meta.local_fields)
         and not any(isinstance(constraint, RowSecurity) for constraint in model._meta.constraints)
     ]
 

@@ -449,6 +449,6 @@ def test_a_charge_outside_the_tenants_scope_changes_nothing(dora: Person, charli
     with system_scope("a test"):
         assert QuotaUsage.objects.filter(tenant_id=dora.tenant_id).exists()
     with tenant_scope(charlie.tenant_id), connection.cursor() as cursor:
-        cursor.execute(CHARGE, {"tenant": dora.tenant_id, "bytes": 1, "items": 1})
+        cursor.execute(CHARGE, {"tenant": dora.tenant_id, "bytes": 1, "items": 1, "media_files": 0})
         assert cursor.rowcount == 0
     assert used(dora) == 0

@@ -1,10 +1,12 @@
-"""Items, versions, the spool of documents on their way out, and the change log that the backup reads."""
+"""Items, their versions, and what lists are filtered and searched by."""
 
 from typing import ClassVar
 
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.search import SearchVectorField
 from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from engarde.accounts.models import Brand, Tenant
@@ -45,6 +47,10 @@ class ChangeType(models.TextChoices):
     RESTORE = "restore"
 
 
+LIVE = Q(deleted_at=None)
+NEWEST_FIRST = (F("created_at").desc(), F("id").desc())
+
+
 class ContentItem(models.Model):
     """An item's facts: only what is filtered, sorted or counted; everything else is in its document.
 
@@ -81,11 +87,21 @@ class ContentItem(models.Model):
             RowSecurity(name="content_row_security"),
         ]
         indexes: ClassVar = [
+            models.Index("tenant", *NEWEST_FIRST, name="content_newest", condition=LIVE),
+            models.Index("tenant", F("updated_at").desc(), F("id").desc(), name="content_changed", condition=LIVE),
+            models.Index("tenant", "title", "id", name="content_by_title", condition=LIVE),
+            models.Index("tenant", "brand", *NEWEST_FIRST, name="content_of_brand"),
+            models.Index("tenant", "status", *NEWEST_FIRST, name="content_by_status", condition=LIVE),
+            models.Index("tenant", "content_type", *NEWEST_FIRST, name="content_by_type", condition=LIVE),
             models.Index(
-                "tenant", F("created_at").desc(), F("id").desc(), name="content_newest", condition=Q(deleted_at=None)
+                "tenant",
+                "campaign_space_id",
+                *NEWEST_FIRST,
+                name="content_of_campaign",
+                condition=LIVE & Q(campaign_space_id__isnull=False),
             ),
-            models.Index("tenant", "brand", name="content_by_brand"),
-            models.Index("scheduled_at", name="content_due", condition=Q(status=Status.SCHEDULED, deleted_at=None)),
+            models.Index("tenant", "deleted_at", "id", name="content_trash", condition=Q(deleted_at__isnull=False)),
+            models.Index("scheduled_at", name="content_due", condition=LIVE & Q(status=Status.SCHEDULED)),
         ]
 
     def __str__(self) -> str:
@@ -93,7 +109,11 @@ class ContentItem(models.Model):
 
 
 class ContentVersion(models.Model):
-    """One version's facts; never changed once written, but for where its document and backup are."""
+    """One version's facts; never changed once written, but for where its document and backup are.
+
+    Triggers see to what follows from a version, so that no path can forget it: its change record for ZeroDB and the
+    deliveries to webhooks when it comes, the removal of its document and record when it goes.
+    """
 
     pk = models.CompositePrimaryKey("content_id", "version")
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
@@ -105,6 +125,7 @@ class ContentVersion(models.Model):
     sha256 = models.BinaryField()
     change_type = models.CharField(max_length=10, choices=ChangeType.choices)
     changed_by = models.UUIDField(null=True, help_text="The user or API key; null for the platform itself.")
+    changed_fields = ArrayField(models.TextField(), default=list, help_text="Against the version before it.")
     created_at = models.DateTimeField()
     zerodb_row_id = models.CharField(max_length=64, null=True)  # noqa: DJ001 -- null: ZeroDB has not confirmed it
     backed_up_at = models.DateTimeField(null=True)
@@ -116,76 +137,83 @@ class ContentVersion(models.Model):
             TenantForeignKey(name="version_of_tenants_content", column="content_id", to="content.ContentItem"),
             RowSecurity(name="version_row_security"),
         ]
-        indexes: ClassVar = [models.Index("tenant", "content", "version", name="version_by_tenant")]
+        indexes: ClassVar = [
+            models.Index("tenant", "content", "version", name="version_by_tenant"),
+            models.Index("tenant", F("created_at").desc(), "content", "version", name="version_newest"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.content_id} version {self.version}"
 
 
-class SpooledDocument(models.Model):
-    """A document (zstd) that ZeroDB or the backup does not have yet; it is why a write that got its answer stays."""
+class Label(models.Model):
+    """A text by which items are found; in a table of its own because text equality may use an index under row security."""
 
-    pk = models.CompositePrimaryKey("content_id", "version")
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
-    content = models.ForeignKey(ContentItem, models.CASCADE, related_name="+", db_constraint=False, db_index=False)
-    version = models.PositiveIntegerField()
-    sha256 = models.BinaryField()
-    document = models.BinaryField()
-    uploaded_at = models.DateTimeField(null=True)
-    attempts = models.PositiveIntegerField(default=0)
-    next_attempt_at = models.DateTimeField()
-    last_error = models.TextField(default="", blank=True)
-    created_at = models.DateTimeField(db_default=Now())
+    name = models.CharField(max_length=100)
+    content = models.ForeignKey(ContentItem, models.CASCADE, related_name="+", db_constraint=False)
 
     class Meta:
-        db_table = "content_body_spool"
+        abstract = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Tag(Label):
+    """A tag of an item's current version."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "name", "content_id")
+
+    class Meta:
+        db_table = "content_tags"
         constraints: ClassVar = [
-            TenantForeignKey(name="spool_of_tenants_content", column="content_id", to="content.ContentItem"),
-            RowSecurity(name="spool_row_security"),
-        ]
-        indexes: ClassVar = [
-            models.Index("next_attempt_at", name="spool_due", condition=Q(uploaded_at=None)),
+            TenantForeignKey(name="tag_of_tenants_content", column="content_id", to="content.ContentItem"),
+            RowSecurity(name="tag_row_security"),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.content_id} version {self.version}"
 
+class Platform(Label):
+    """A platform that an item's current version is meant for."""
 
-class Change(models.Model):
-    """A line of the change log, written by a trigger in the mutation's own transaction; the backup consumes it.
-
-    It is claimed by `batch_id` with SKIP LOCKED, never by `seq > last`: numbers become visible out of order.
-    """
-
-    class Op(models.TextChoices):
-        """What happened to the entity."""
-
-        INSERT = "I"
-        UPDATE = "U"
-        DELETE = "D"
-        PURGE = "P"
-
-    seq = models.BigAutoField(primary_key=True)
-    xid = models.BigIntegerField(help_text="The transaction that made the change.")
-    tenant_id = models.UUIDField()
-    entity_type = models.CharField(max_length=20)
-    entity_id = models.UUIDField()
-    version = models.PositiveIntegerField()
-    op = models.CharField(max_length=1, choices=Op.choices)
-    sha256 = models.BinaryField()
-    changed_at = models.DateTimeField()
-    batch_id = models.UUIDField(null=True)
-    acked_at = models.DateTimeField(null=True)
+    pk = models.CompositePrimaryKey("tenant_id", "name", "content_id")
 
     class Meta:
-        db_table = "content_changes"
-        constraints: ClassVar = [RowSecurity(name="change_row_security")]
-        indexes: ClassVar = [
-            models.Index("seq", name="change_unclaimed", condition=Q(batch_id=None)),
-            models.Index("seq", name="change_unacked", condition=Q(acked_at=None)),
-            models.Index("batch_id", name="change_by_batch", condition=Q(batch_id__isnull=False)),
-            models.Index("tenant_id", "entity_id", "version", name="change_by_entity"),
+        db_table = "content_platforms"
+        constraints: ClassVar = [
+            TenantForeignKey(name="platform_of_tenants_content", column="content_id", to="content.ContentItem"),
+            RowSecurity(name="platform_row_security"),
         ]
 
+
+class SearchEntry(models.Model):
+    """The words of a live item's title and body; only `content.search` reads it."""
+
+    without_row_security = "Under row security `@@` may not use an index. Its one reader filters by tenant and joins the items under their policy."
+
+    content = models.OneToOneField(ContentItem, models.CASCADE, primary_key=True, related_name="+", db_constraint=False)
+    tenant_id = models.UUIDField()
+    language = models.CharField(max_length=20, help_text="PostgreSQL's text search configuration.")
+    words = SearchVectorField()
+
+    class Meta:
+        db_table = "content_search"
+        indexes: ClassVar = [GinIndex("tenant_id", "words", name="content_search_words")]
+
     def __str__(self) -> str:
-        return f"{self.seq} {self.op} {self.entity_type} {self.entity_id}"
+        return str(self.content_id)
+
+
+class IndexedBrand(models.Model):
+    """The language under which all of a brand's items are indexed; another one in the brand means to index them anew."""
+
+    brand = models.OneToOneField(Brand, models.CASCADE, primary_key=True, related_name="+")
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
+    language = models.CharField(max_length=20)
+
+    class Meta:
+        db_table = "content_indexed_brands"
+        constraints: ClassVar = [RowSecurity(name="indexed_brand_row_security")]
+
+    def __str__(self) -> str:
+        return f"{self.brand_id} {self.language}"
