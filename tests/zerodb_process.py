@@ -55,6 +55,12 @@ class ZeroDBProcess:
         """End it as a power cut would: no process of it gets to do anything more."""
         self._end(signal.SIGKILL)
 
+    def wait_for_end(self, seconds: float = 10) -> None:
+        """Wait until it has ended by itself, so that it can be started again."""
+        if self._process is not None:
+            self._process.wait(timeout=seconds)
+            self._process = None
+
     def sqlite(self) -> "closing[sqlite3.Connection]":
         """Open the emulator's data file, behind its back."""
         return closing(sqlite3.connect(self.data / "zerodb.sqlite3", 10, isolation_level=None))

@@ -7,19 +7,19 @@ Configured by the environment, read when the server starts:
 - `ZERODB_EMULATOR_PROJECT_ID`: the one project.
 
 The same tables answer under the four prefixes that the vendor documents and that were seen to work. All answers to known
-routes are 200 or an error; the router's own 404 is the bare `{"detail": "Not Found"}`, as FastAPI's is.
+routes are 200 or an error; the router's own 404 is the bare `{"detail": "Not Found"}`, as FastAPI's is. Other behaviour can be
+switched on (see `control`).
 """
 
 import hmac
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -27,10 +27,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engarde.embedded.zerodb import bodies
+from engarde.embedded.zerodb import bodies, control
+from engarde.embedded.zerodb.answers import json_answer
 from engarde.embedded.zerodb.errors import Refused
+from engarde.embedded.zerodb.faults import Endpoint
 from engarde.embedded.zerodb.filters import BULK_OPERATORS, compile_filter
 from engarde.embedded.zerodb.store import Page, Store
+from engarde.embedded.zerodb.switches import Switches
 from engarde.embedded.zerodb.updates import check_update
 
 PREFIXES = (
@@ -39,8 +42,6 @@ PREFIXES = (
     "/v1/public/{project_id}",
     "/v1/public/zerodb/{project_id}",
 )
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +80,23 @@ def create_app(
         yield
         store.close()
 
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/health", health, methods=["GET"]),
+            *control.routes(),
             *(route for prefix in PREFIXES for route in _table_routes(f"{prefix}/database/tables")),
         ],
         middleware=list(middleware),
         exception_handlers={Refused: _answer_error, HTTPException: _answer_error},
         lifespan=lifespan,
     )
+    application.state.switches = Switches()
+    return application
 
 
 async def health(_request: Request) -> Response:
     """Answer that the process serves requests."""
-    return _answer({"status": "ok"})
+    return json_answer({"status": "ok"})
 
 
 async def create_table(request: Request) -> Response:
@@ -100,42 +104,46 @@ async def create_table(request: Request) -> Response:
     body = await bodies.read_body(request, bodies.NEW_TABLE)
     name = bodies.table_name_in(body)
     schema = body["schema"] or body["schema_definition"] or {}
-    return _answer(await _store(request).write(lambda tables: tables.create_table(name, body["description"], schema)))
+    return json_answer(
+        await _store(request).write(lambda tables: tables.create_table(name, body["description"], schema))
+    )
 
 
 async def list_tables(request: Request) -> Response:
     """GET `?skip&limit`."""
     page = bodies.read_query_string(request, bodies.PAGE)
-    return _answer(_envelope(await _store(request).read(lambda tables: tables.list_tables(**page)), **page))
+    return json_answer(_envelope(await _store(request).read(lambda tables: tables.list_tables(**page)), **page))
 
 
 async def get_table(request: Request) -> Response:
     """GET `/{table}`."""
     table = _table(request)
-    return _answer(await _store(request).read(lambda tables: tables.get_table(table)))
+    return json_answer(await _store(request).read(lambda tables: tables.get_table(table)))
 
 
 async def delete_table(request: Request) -> Response:
-    """DELETE `/{table}`."""
-    await bodies.refuse_body(request)
+    """DELETE `/{table}`; the vendor's Python client confirms it in the body."""
+    if not (await bodies.read_body(request, bodies.DELETION))["confirm"]:
+        raise Refused(400, "Deletion is not confirmed")
     table = _table(request)
     await _store(request).write(lambda tables: tables.delete_table(table))
-    return _answer({"message": f"Table {table} deleted successfully"})
+    return json_answer({"message": f"Table {table} deleted successfully"})
 
 
 async def insert_row(request: Request) -> Response:
     """POST `/{table}/rows` with one row's data."""
     body = await bodies.read_body(request, bodies.ROW)
     table = _table(request)
-    return _answer(await _store(request).write(lambda tables: tables.insert_row(table, body["row_data"])))
+    return json_answer(await _store(request).write(lambda tables: tables.insert_row(table, body["row_data"])))
 
 
 async def list_rows(request: Request) -> Response:
     """GET `/{table}/rows?skip&limit`, in the order of insertion."""
     page = bodies.read_query_string(request, bodies.PAGE)
     condition, table = compile_filter({}), _table(request)
-    found = await _store(request).read(lambda tables: tables.find_rows(table, condition, {}, **page))
-    return _answer(_envelope(found, **page))
+    until = _rows_until(request)
+    found = await _store(request).read(lambda tables: tables.find_rows(table, condition, {}, **page, until=until))
+    return json_answer(_envelope(found, **page))
 
 
 async def query_rows(request: Request) -> Response:
@@ -143,23 +151,28 @@ async def query_rows(request: Request) -> Response:
     started = time.perf_counter()
     body = await bodies.read_body(request, bodies.QUERY)
     table, page = _table(request), {"skip": body["skip"], "limit": body["limit"]}
-    condition = compile_filter(body["filter"])
-    found = await _store(request).read(lambda tables: tables.find_rows(table, condition, body["sort"], **page))
+    condition, until = compile_filter(body["filter"]), _rows_until(request)
+    found = await _store(request).read(
+        lambda tables: tables.find_rows(table, condition, body["sort"], **page, until=until)
+    )
     summary = {"filter_summary": {"fields": list(body["filter"])}, "execution_time_ms": _milliseconds_since(started)}
-    return _answer(_envelope(found, **page) | summary)
+    return json_answer(_envelope(found, **page) | summary)
 
 
 async def get_row(request: Request) -> Response:
     """GET `/{table}/rows/{row_id}`."""
-    table, row_id = _table(request), request.path_params["row_id"]
-    return _answer(await _store(request).read(lambda tables: tables.get_row(table, row_id)))
+    table, row_id, until = _table(request), request.path_params["row_id"], _rows_until(request)
+    return json_answer(await _store(request).read(lambda tables: tables.get_row(table, row_id, until)))
 
 
 async def replace_row(request: Request) -> Response:
     """PUT `/{table}/rows/{row_id}`: the new data takes the place of all the old."""
     body = await bodies.read_body(request, bodies.ROW)
     table, row_id = _table(request), request.path_params["row_id"]
-    return _answer(await _store(request).write(lambda tables: tables.replace_row(table, row_id, body["row_data"])))
+    merge = getattr(request.state, "put_merges", False)
+    return json_answer(
+        await _store(request).write(lambda tables: tables.replace_row(table, row_id, body["row_data"], merge=merge))
+    )
 
 
 async def delete_row(request: Request) -> Response:
@@ -167,7 +180,7 @@ async def delete_row(request: Request) -> Response:
     await bodies.refuse_body(request)
     table, row_id = _table(request), request.path_params["row_id"]
     await _store(request).write(lambda tables: tables.delete_row(table, row_id))
-    return _answer({"message": f"Row {row_id} deleted successfully"})
+    return json_answer({"message": f"Row {row_id} deleted successfully"})
 
 
 async def update_rows(request: Request) -> Response:
@@ -180,7 +193,7 @@ async def update_rows(request: Request) -> Response:
         lambda tables: tables.update_rows(table, condition, body["update"], confirmed=body["confirm_large_operation"])
     )
     counts = {"matched_count": matched, "modified_count": modified, "update_operators": list(body["update"])}
-    return _answer(counts | _bulk_report(body, started))
+    return json_answer(counts | _bulk_report(body, started))
 
 
 async def delete_rows(request: Request) -> Response:
@@ -191,23 +204,29 @@ async def delete_rows(request: Request) -> Response:
     deleted = await _store(request).write(
         lambda tables: tables.delete_rows(table, condition, confirmed=body["confirm_large_operation"])
     )
-    return _answer({"deleted_count": deleted} | _bulk_report(body, started))
+    return json_answer({"deleted_count": deleted} | _bulk_report(body, started))
+
+
+_CALLS = (
+    ("POST", "/", create_table),
+    ("GET", "/", list_tables),
+    ("GET", "/{table}", get_table),
+    ("DELETE", "/{table}", delete_table),
+    ("POST", "/{table}/query", query_rows),
+    ("POST", "/{table}/rows", insert_row),
+    ("GET", "/{table}/rows", list_rows),
+    ("PUT", "/{table}/rows/bulk", update_rows),
+    ("DELETE", "/{table}/rows/bulk", delete_rows),
+    ("GET", "/{table}/rows/{row_id}", get_row),
+    ("PUT", "/{table}/rows/{row_id}", replace_row),
+    ("DELETE", "/{table}/rows/{row_id}", delete_row),
+)
 
 
 def _table_routes(root: str) -> list[Route]:
     return [
-        Route(root, _guarded(create_table), methods=["POST"]),
-        Route(root, _guarded(list_tables), methods=["GET"]),
-        Route(root + "/{table}", _guarded(get_table), methods=["GET"]),
-        Route(root + "/{table}", _guarded(delete_table), methods=["DELETE"]),
-        Route(root + "/{table}/query", _guarded(query_rows), methods=["POST"]),
-        Route(root + "/{table}/rows", _guarded(insert_row), methods=["POST"]),
-        Route(root + "/{table}/rows", _guarded(list_rows), methods=["GET"]),
-        Route(root + "/{table}/rows/bulk", _guarded(update_rows), methods=["PUT"]),
-        Route(root + "/{table}/rows/bulk", _guarded(delete_rows), methods=["DELETE"]),
-        Route(root + "/{table}/rows/{row_id}", _guarded(get_row), methods=["GET"]),
-        Route(root + "/{table}/rows/{row_id}", _guarded(replace_row), methods=["PUT"]),
-        Route(root + "/{table}/rows/{row_id}", _guarded(delete_row), methods=["DELETE"]),
+        Route(root + path.rstrip("/"), control.switched(f"{method} {path}", _guarded(endpoint)), methods=[method])
+        for method, path, endpoint in _CALLS
     ]
 
 
@@ -234,6 +253,11 @@ def _store(request: Request) -> Store:
     return store
 
 
+def _rows_until(request: Request) -> str | None:
+    until: str | None = getattr(request.state, "rows_until", None)
+    return until
+
+
 def _table(request: Request) -> str:
     return str(request.path_params["table"])
 
@@ -251,15 +275,11 @@ def _milliseconds_since(started: float) -> float:
     return round((time.perf_counter() - started) * 1000, 3)
 
 
-def _answer(content: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
-
-
 def _answer_error(_request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
-        return _answer({"detail": error.detail}, error.status)
+        return json_answer({"detail": error.detail}, error.status)
     if isinstance(error, HTTPException):
-        return _answer({"detail": error.detail}, error.status_code)
+        return json_answer({"detail": error.detail}, error.status_code)
     raise error
 
 

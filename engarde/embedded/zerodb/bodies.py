@@ -1,12 +1,15 @@
 """What each request may carry, and the 422 answer for everything else.
 
 The real service is FastAPI, so a 422 has its shape: a list of `{"type", "loc", "msg", "input"}`. FastAPI ignores unknown
-keys unless told otherwise; here they are refused, so that a misspelt key cannot pass unnoticed.
+keys unless told otherwise; here they are refused, so that a misspelt key cannot pass unnoticed. The vendor's own Python client
+takes three liberties that no page contradicts and that do no harm; they pass: `"offset": 0` beside `limit`, which asks for
+nothing (any other `offset` is refused, as the service knows `skip` and would answer page one), `"limit": 0` in a query, which
+only counts, and `"confirm": true` when a table is deleted.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -22,7 +25,17 @@ _LARGEST_SKIP = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One allowed key: its type, whether it must be there, its value otherwise, and the range of a number."""
+    """One allowed key.
+
+    Attributes:
+        kind: Its type; float takes whole numbers too.
+        required: Whether it must be there.
+        default: Its value otherwise.
+        at_least: The smallest number.
+        at_most: The largest number.
+        pattern: What a text must match.
+        choices: What the elements of a list can be.
+    """
 
     kind: type
     required: bool = False
@@ -30,6 +43,7 @@ class Field:
     at_least: int | None = None
     at_most: int | None = None
     pattern: str | None = None
+    choices: tuple[str, ...] | None = None
 
 
 Fields = Mapping[str, Field]
@@ -51,7 +65,13 @@ NEW_TABLE: Fields = {
     "schema_definition": Field(dict),
 }
 ROW: Fields = {"row_data": Field(dict, required=True)}
-QUERY: Fields = {"filter": _FILTER, "sort": Field(dict, default={}), **PAGE}
+QUERY: Fields = {
+    "filter": _FILTER,
+    "sort": Field(dict, default={}),
+    "skip": PAGE["skip"],
+    "limit": replace(PAGE["limit"], at_least=0),
+}
+DELETION: Fields = {"confirm": Field(bool, default=True)}
 BULK_UPDATE: Fields = {
     "filter": Field(dict, required=True),
     "update": Field(dict, required=True),
@@ -111,11 +131,16 @@ def table_name_in(body: Mapping[str, Any]) -> str:
     return str(names.pop())
 
 
+def unknown_key(place: str, name: str, value: Any) -> dict[str, Any]:
+    """Return what a 422 answer says of a key that the service does not know."""
+    return _problem("extra_forbidden", [place, name], "Extra inputs are not permitted", value)
+
+
 def _checked(given: Mapping[str, Any], fields: Fields, place: str) -> dict[str, Any]:
     problems = [
-        _problem("extra_forbidden", [place, name], "Extra inputs are not permitted", value)
+        unknown_key(place, name, value)
         for name, value in given.items()
-        if name not in fields
+        if name not in fields and not _asks_for_nothing(name, value, fields)
     ]
     problems += [
         _problem("missing", [place, name], "Field required", given)
@@ -132,10 +157,15 @@ def _checked(given: Mapping[str, Any], fields: Fields, place: str) -> dict[str, 
     return {name: given.get(name, field.default) for name, field in fields.items()}
 
 
+def _asks_for_nothing(name: str, value: Any, fields: Fields) -> bool:
+    return name == "offset" and value == 0 and "skip" in fields
+
+
 def _complaint(value: Any, field: Field) -> tuple[str, str] | None:
     if value is None and not field.required and field.default is None:
         return None
-    if not isinstance(value, field.kind) or (isinstance(value, bool) and field.kind is not bool):
+    kinds = (int, float) if field.kind is float else field.kind
+    if not isinstance(value, kinds) or (isinstance(value, bool) and field.kind is not bool):
         return f"{field.kind.__name__}_type", f"Input should be a valid {field.kind.__name__}"
     return _complaint_of_bounds(value, field)
 
@@ -147,6 +177,8 @@ def _complaint_of_bounds(value: Any, field: Field) -> tuple[str, str] | None:
         return "less_than_equal", f"Input should be less than or equal to {field.at_most}"
     if field.pattern is not None and not re.fullmatch(field.pattern, value):
         return "string_pattern_mismatch", f"String should match pattern '{field.pattern}'"
+    if field.choices is not None and not all(element in field.choices for element in value):
+        return "literal_error", f"Elements should be among {', '.join(field.choices)}"
     return None
 
 

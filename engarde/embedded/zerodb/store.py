@@ -8,7 +8,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,7 +101,7 @@ class Tables:
 
     def create_table(self, name: str, description: str | None, schema: Mapping[str, Any]) -> dict[str, Any]:
         """Create a table and return its object; 409 when the name is taken."""
-        now = _now()
+        now = moment()
         values = (str(uuid.uuid4()), name, description, orjson.dumps(schema).decode(), now, now)
         try:
             self._connection.execute("INSERT INTO data_table VALUES (?, ?, ?, ?, ?, ?)", values)
@@ -126,16 +126,26 @@ class Tables:
     def insert_row(self, table: str, row_data: Mapping[str, Any]) -> dict[str, Any]:
         """Add a row under a new id and return its object."""
         table_id = self._find_table(table)["table_id"]
-        row_id, now = str(uuid.uuid4()), _now()
+        row_id, now = str(uuid.uuid4()), moment()
         self._connection.execute(
             "INSERT INTO data_row (row_id, table_id, created_at, updated_at, row_data) VALUES (?, ?, ?, ?, ?)",
             (row_id, table_id, now, now, orjson.dumps(row_data).decode()),
         )
         return self.get_row(table, row_id)
 
-    def find_rows(self, table: str, condition: Condition, sort: Mapping[str, Any], skip: int, limit: int) -> Page:
-        """Return the rows that match, ordered by `sort`, then by insertion."""
+    def find_rows(
+        self,
+        table: str,
+        condition: Condition,
+        sort: Mapping[str, Any],
+        skip: int,
+        limit: int,
+        until: str | None = None,
+    ) -> Page:
+        """Return the rows that match and were made by `until`, ordered by `sort`, then by insertion."""
         owner = self._find_table(table)
+        if until is not None:
+            condition = Condition(f"created_at <= ? AND {condition.sql}", (until, *condition.parameters))
         order = compile_sort(sort)
         matching = f"{_ROWS_OF_TABLE} {condition.sql}"
         total = self._count(f"SELECT count(*) {matching}", owner["table_id"], *condition.parameters)
@@ -145,15 +155,20 @@ class Tables:
         )
         return Page(total, [self._row_object(owner, row) for row in found])
 
-    def get_row(self, table: str, row_id: str) -> dict[str, Any]:
-        """Return a row's object."""
+    def get_row(self, table: str, row_id: str, until: str | None = None) -> dict[str, Any]:
+        """Return a row's object, if the row was made by `until`."""
         owner = self._find_table(table)
-        return self._row_object(owner, self._find_row(owner, row_id))
+        row = self._find_row(owner, row_id)
+        if until is not None and row["created_at"] > until:
+            raise Refused(404, "Row not found")
+        return self._row_object(owner, row)
 
-    def replace_row(self, table: str, row_id: str, row_data: Mapping[str, Any]) -> dict[str, Any]:
-        """Put `row_data` in place of all the row's data and return its object."""
-        seq = self._find_row(self._find_table(table), row_id)["seq"]
-        self._write_row_data(seq, row_data)
+    def replace_row(
+        self, table: str, row_id: str, row_data: Mapping[str, Any], *, merge: bool = False
+    ) -> dict[str, Any]:
+        """Put `row_data` in place of all the row's data, or only of the fields it names, and return its object."""
+        row = self._find_row(self._find_table(table), row_id)
+        self._write_row_data(row["seq"], {**orjson.loads(row["row_data"]), **row_data} if merge else row_data)
         return self.get_row(table, row_id)
 
     def delete_row(self, table: str, row_id: str) -> None:
@@ -196,7 +211,7 @@ class Tables:
     def _write_row_data(self, seq: int, row_data: Mapping[str, Any]) -> None:
         self._connection.execute(
             "UPDATE data_row SET row_data = ?, updated_at = ? WHERE seq = ?",
-            (orjson.dumps(row_data).decode(), _now(), seq),
+            (orjson.dumps(row_data).decode(), moment(), seq),
         )
 
     def _find_table(self, table: str) -> sqlite3.Row:
@@ -243,5 +258,6 @@ def _present(found: sqlite3.Row | None, what: str) -> sqlite3.Row:
     return found
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def moment(ago: timedelta = timedelta()) -> str:
+    """Return the time now, or some time ago, in the form of `created_at`; such texts order as times do."""
+    return (datetime.now(UTC) - ago).isoformat(timespec="microseconds").replace("+00:00", "Z")
