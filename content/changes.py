@@ -41,7 +41,7 @@ RETURNING version.content_id"""
 
 @dataclass(frozen=True, slots=True)
 class LoggedChange:
-    """A change with the facts of the version that it made; None after a purge."""
+    """A change with the facts of the version that it made; None once that is gone."""
 
     seq: int
     xid: int
@@ -56,8 +56,8 @@ class LoggedChange:
 
     @property
     def has_document(self) -> bool:
-        """Whether the change made a new document; a delete keeps the one before, a purge has none."""
-        return self.op in {Change.Op.INSERT, Change.Op.UPDATE}
+        """Whether the change made a new document; a delete keeps the one before, a version that is gone has none."""
+        return self.op in {Change.Op.INSERT, Change.Op.UPDATE} and self.facts is not None
 
 
 def claim(*, batch_id: UUID, limit: int) -> list[int]:

@@ -13,8 +13,12 @@ HIDDEN = ("script", "style")
 
 def preview_of(body: str) -> str:
     """Return the first 200 characters of a body as text: HTML tags are left out and runs of space become one."""
-    text = unescape(" ".join(_texts(body[:READ_AHEAD])))
-    return SPACE.sub(" ", text).strip()[:LENGTH]
+    return text_of(body, READ_AHEAD)[:LENGTH]
+
+
+def text_of(body: str, characters: int) -> str:
+    """Return the text in the beginning of a body, of so many characters: without markup, runs of space as one."""
+    return SPACE.sub(" ", unescape(" ".join(_texts(body[:characters])))).strip()
 
 
 def _texts(markup: str) -> Iterator[str]:

@@ -1,22 +1,40 @@
-"""Reads: one item, pages of items, and what the carriers and the backup ask for."""
+"""Reads of items: one by one with its document, the rows that a write locks, and what the quota can free."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, F, OuterRef, QuerySet, Sum
+from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet, Sum
+from django.utils.dateparse import parse_datetime
 
 from content import documents
 from content.documents import FoundDocument
+from content.etags import ANY, Match
 from content.items import Item
-from content.models import ContentItem, ContentVersion
-from content.preview import READ_AHEAD
-from content.stores.base import DocumentKey
-from engarde.common.paging import Page
+from content.models import ChangeType, ContentItem, ContentVersion
 from engarde.common.problems import NotFound, Problem
 from engarde.common.scopes import tenant_scope
+from quotas import queries as quota_queries
+from quotas.usage import Usage
 
-PIECE_BYTES = 8 * 1024**2
+ITEM_COLUMNS = (
+    "id",
+    "tenant_id",
+    "version",
+    "title",
+    "content_type",
+    "status",
+    "brand_id",
+    "campaign_space_id",
+    "size_bytes",
+    "sha256",
+    "scheduled_at",
+    "created_at",
+    "updated_at",
+    "deleted_at",
+)
 
 
 class DocumentUnavailable(Problem):
@@ -28,91 +46,177 @@ class DocumentUnavailable(Problem):
         super().__init__("The document cannot be read right now; try again soon.", headers={"Retry-After": "10"})
 
 
-def get_item(*, tenant_id: UUID, content_id: UUID) -> Item:
-    """Return a live item with its document.
+class NotModified(Exception):
+    """The reader has this version already.
+
+    Attributes:
+        etag: of the version.
+    """
+
+    def __init__(self, etag: str) -> None:
+        super().__init__(etag)
+        self.etag = etag
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An item for its reader, with the tenant's usage, which every answer tells."""
+
+    item: Item
+    usage: Usage
+
+
+def get_item(*, tenant_id: UUID, content_id: UUID, version: int | None = None, trashed: bool | None = False) -> Item:
+    """Return an item with its document.
+
+    Args:
+        version: an older one; None for the current one.
+        trashed: whether it has to be in the trash; None when either will do.
 
     Raises:
-        NotFound: the tenant has no such item, or it is in the trash.
+        NotFound: the tenant has no such item or version.
         DocumentUnavailable: no tier can give the document now.
     """
     with tenant_scope(tenant_id):
-        version = _live(tenant_id).filter(content_id=content_id).first()
-        if version is None:
-            raise NotFound("content item")
-        found = documents.spooled(keys=[_key(version)])
-    found = found or documents.fetch(tenant_id=tenant_id, keys=[_key(version)])
+        item = _find(tenant_id, content_id, version, trashed=trashed)
+        found = _nearby(item)
+    return _with_document(item, found)
+
+
+def read_item(*, tenant_id: UUID, content_id: UUID, version: int | None = None, known: Match = ANY) -> Read:
+    """Return a live item with its document, for its reader.
+
+    Args:
+        version: an older one; None for the current one.
+        known: the caller's If-None-Match.
+
+    Raises:
+        NotModified: the caller has this version.
+        NotFound, DocumentUnavailable: as for `get_item`.
+    """
+    with tenant_scope(tenant_id):
+        item = _find(tenant_id, content_id, version, trashed=False)
+        if known.knows(item.etag):
+            raise NotModified(item.etag)
+        found = _nearby(item)
+        usage = quota_queries.usage_in_scope(tenant_id=tenant_id)
+    return Read(_with_document(item, found), usage)
+
+
+def _find(tenant_id: UUID, content_id: UUID, version: int | None, *, trashed: bool | None) -> Item:
+    rows = ContentItem.objects.filter(tenant_id=tenant_id, id=content_id)
+    if trashed is not None:
+        rows = rows.filter(deleted_at__isnull=not trashed)
+    item = next(iter(as_items(rows)), None)
+    if item is None:
+        raise NotFound("content item")
+    return item if version is None or version == item.version else _older(item, version)
+
+
+def _older(item: Item, version: int) -> Item:
+    """Return an item as an older version's row has it; the document adds the rest."""
+    row = ContentVersion.objects.filter(content_id=item.id, version=version).first()
+    if row is None:
+        raise NotFound("version of the content item")
+    return replace(
+        item,
+        version=row.version,
+        size_bytes=row.size_bytes,
+        sha256=bytes(row.sha256),
+        updated_at=row.created_at,
+        deleted_at=row.created_at if row.change_type == ChangeType.DELETE else None,
+        in_zerodb=row.zerodb_row_id,
+        backed_up_at=row.backed_up_at,
+    )
+
+
+def _nearby(item: Item) -> dict[Any, FoundDocument]:
+    """Inside a scope, look for a document where that needs no other service."""
+    return documents.remembered(keys=[item.key]) or documents.spooled(keys=[item.key])
+
+
+def _with_document(item: Item, found: dict[Any, FoundDocument]) -> Item:
+    found = found or documents.fetch(tenant_id=item.tenant_id, keys=[item.key])
     if not found:
         raise DocumentUnavailable
-    return make_item(version.content, version, found[_key(version)])
+    return as_written(item, found[item.key])
 
 
-def list_items(*, tenant_id: UUID, page: int, size: int) -> Page[Item]:
-    """Return a page of live items, newest first, each with the beginning of its body.
-
-    The documents of a page are read in one call, or in several where they are large.
-    """
-    start = (page - 1) * size
-    with tenant_scope(tenant_id):
-        newest = _live(tenant_id).order_by("-content__created_at", "-content__id")
-        versions = list(newest[start : start + size])
-        total = ContentItem.objects.filter(tenant_id=tenant_id, deleted_at=None).count()
-    items = [item for piece in _pieces(versions) for item in _summaries(tenant_id, piece)]
-    return Page(rows=items, number=page, size=size, total=total)
-
-
-def _pieces(versions: Sequence[ContentVersion]) -> Iterator[list[ContentVersion]]:
-    """Yield runs whose bodies fit into memory comfortably, whatever a page asks for."""
-    piece: list[ContentVersion] = []
-    for version in versions:
-        if piece and sum(one.size_bytes for one in piece) + version.size_bytes > PIECE_BYTES:
-            yield piece
-            piece = []
-        piece.append(version)
-    if piece:
-        yield piece
-
-
-def _summaries(tenant_id: UUID, versions: Sequence[ContentVersion]) -> list[Item]:
-    found = documents.read_many(tenant_id=tenant_id, keys=[_key(version) for version in versions])
-    short = {key: document.shortened(READ_AHEAD) for key, document in found.items()}
-    return [make_item(version.content, version, short.get(_key(version))) for version in versions]
-
-
-def _live(tenant_id: UUID) -> QuerySet[ContentVersion]:
-    """Return the current versions of a tenant's live items, each with its item."""
-    live = ContentVersion.objects.filter(content__tenant_id=tenant_id, content__deleted_at=None)
-    return live.filter(version=F("content__version")).select_related("content")
-
-
-def _key(version: ContentVersion) -> DocumentKey:
-    return documents.key_of(version.content_id, version.sha256)
-
-
-def version_of(row: ContentItem) -> ContentVersion:
-    """Inside a scope, return an item's current version."""
-    return ContentVersion.objects.get(content_id=row.id, version=row.version)
-
-
-def make_item(row: ContentItem, version: ContentVersion, document: FoundDocument | None) -> Item:
-    """Return an item from its rows and document."""
-    return Item(
-        id=row.id,
-        tenant_id=row.tenant_id,
-        version=row.version,
-        title=row.title,
-        content_type=row.content_type,
-        status=row.status,
-        brand_id=row.brand_id,
-        campaign_space_id=row.campaign_space_id,
-        size_bytes=row.size_bytes,
-        scheduled_at=row.scheduled_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        deleted_at=row.deleted_at,
-        in_zerodb=version.zerodb_row_id,
-        backed_up_at=version.backed_up_at,
+def as_written(item: Item, document: FoundDocument) -> Item:
+    """Return an item with its document, and what columns repeat of that as the document has it."""
+    fields = document.fields
+    scheduled_at = fields["scheduled_at"]
+    return replace(
+        item,
         document=document,
+        title=fields["title"],
+        content_type=fields["type"],
+        status=fields["status"],
+        brand_id=UUID(fields["brand_id"]),
+        campaign_space_id=UUID(fields["campaign_space_id"]) if fields["campaign_space_id"] else None,
+        scheduled_at=parse_datetime(scheduled_at) if scheduled_at else None,
     )
+
+
+def as_items(rows: QuerySet[ContentItem]) -> list[Item]:
+    """Inside a scope, return rows as items without documents, each with where its current version is."""
+    current = rows.annotate(current=FilteredRelation("versions", condition=Q(versions__version=F("version"))))
+    values = current.values_list(*ITEM_COLUMNS, "current__zerodb_row_id", "current__backed_up_at")
+    return [_item(*row) for row in values]
+
+
+def _item(*columns: Any) -> Item:
+    item = Item(*columns)
+    return replace(item, sha256=bytes(item.sha256))
+
+
+def make_item(
+    row: ContentItem, zerodb_row_id: str | None, backed_up_at: datetime | None, document: FoundDocument | None
+) -> Item:
+    """Return an item from its row and document."""
+    columns = {name: getattr(row, name) for name in ITEM_COLUMNS}
+    return Item(**columns, in_zerodb=zerodb_row_id, backed_up_at=backed_up_at, document=document)
+
+
+def lock(*, tenant_id: UUID, content_ids: Sequence[UUID]) -> dict[UUID, Item]:
+    """Inside the tenant's scope, lock items, in the trash too, and return them without documents."""
+    rows = ContentItem.objects.filter(tenant_id=tenant_id, id__in=content_ids)
+    found = list(rows.select_for_update().order_by("id").values_list("id", flat=True))
+    return {item.id: item for item in as_items(rows.filter(id__in=found))} if found else {}
+
+
+def lock_live(*, tenant_id: UUID, content_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Inside the tenant's scope, lock live items and return their versions."""
+    rows = ContentItem.objects.filter(tenant_id=tenant_id, id__in=content_ids, deleted_at=None)
+    return dict(rows.select_for_update().order_by("id").values_list("id", "version"))
+
+
+def changed_since(*, content_id: UUID, version: int) -> list[str]:
+    """Inside a scope, return the names of the fields that versions after this one changed."""
+    later = ContentVersion.objects.filter(content_id=content_id, version__gt=version)
+    return sorted({name for names in later.values_list("changed_fields", flat=True) for name in names})
+
+
+def versions_of(*, tenant_id: UUID, content_id: UUID) -> tuple[list[ContentVersion], Usage]:
+    """Return a live item's versions, newest first, and the tenant's usage.
+
+    Raises:
+        NotFound: the tenant has no such item, or it is in the trash.
+    """
+    with tenant_scope(tenant_id):
+        if not ContentItem.objects.filter(tenant_id=tenant_id, id=content_id, deleted_at=None).exists():
+            raise NotFound("content item")
+        rows = ContentVersion.objects.filter(tenant_id=tenant_id, content_id=content_id)
+        return list(rows.order_by("-version")), quota_queries.usage_in_scope(tenant_id=tenant_id)
+
+
+def with_documents(*, tenant_id: UUID, items: Collection[Item]) -> list[Item]:
+    """Return items with the documents that any tier can give; without one, an item stays as it is.
+
+    Call it outside a scope: it talks to other services.
+    """
+    found = documents.read_many(tenant_id=tenant_id, keys=[item.key for item in items])
+    return [replace(item, document=found.get(item.key)) for item in items]
 
 
 def freeable_bytes(*, tenant_id: UUID) -> dict[str, int]:

@@ -1,16 +1,30 @@
 """Shapes of requests and answers."""
 
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
+from content.bulk import Action, Result
 from content.items import Item
-from content.models import ContentType, Status
+from content.lists import RELEVANCE, SORTS, Listing
+from content.models import ChangeType, ContentType, ContentVersion, Status
 from content.preview import preview_of
-from engarde.common.fields import MetadataField, StrictSerializer, TextField, TextListField
-from engarde.common.paging import PaginationOutput
+from engarde.common.fields import (
+    MetadataField,
+    QueryIntegerField,
+    QuerySerializer,
+    QueryTimeField,
+    StrictSerializer,
+    TextField,
+    TextListField,
+    start_of,
+)
+from engarde.common.paging import MAX_PAGE, PageQuery, PaginationOutput
 
 MAX_TITLE = 300
+MAX_SEARCH = 200
 
 
 class ContentInput(StrictSerializer):
@@ -41,11 +55,9 @@ class ContentInput(StrictSerializer):
             self.fields["type"].required = True
         return super().to_internal_value(data)
 
-    def validate_media(self, value: list[Any]) -> list[Any]:
-        """Refuse media that the tenant does not have."""
-        if value:
-            raise serializers.ValidationError("There is no such media file.", code="unknown_media")
-        return value
+    def validate_media(self, value: list[UUID]) -> list[str]:
+        """Return ids as documents keep them."""
+        return [str(one) for one in value]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Settle the two spellings of the type."""
@@ -53,6 +65,145 @@ class ContentInput(StrictSerializer):
         if other and attrs.setdefault("type", other) != other:
             raise serializers.ValidationError({"content_type": "It contradicts type; send one of them."})
         return attrs
+
+
+class ListQuery(PageQuery):
+    """Filters, sort and page of a list of items."""
+
+    page = QueryIntegerField(min_value=1, max_value=MAX_PAGE, required=False, help_text="From 1; not with a cursor.")
+    cursor = serializers.CharField(required=False, max_length=2000)
+    content_type = serializers.ChoiceField(choices=ContentType.choices, required=False)
+    status = serializers.ChoiceField(choices=Status.choices, required=False)
+    brand_id = serializers.UUIDField(required=False)
+    campaign_space_id = serializers.UUIDField(required=False)
+    tags = serializers.ListField(
+        child=TextField(max_length=100), max_length=20, required=False, help_text="Repeatable; all of them must match."
+    )
+    platform = TextField(max_length=100, required=False)
+    search = TextField(
+        max_length=MAX_SEARCH, required=False, help_text="Words of title and body; the last may be begun."
+    )
+    date_from = QueryTimeField(required=False, help_text="Of created_at, inclusive.")
+    date_to = QueryTimeField(required=False, help_text="Of created_at, inclusive; a bare date means all of that day.")
+    deleted = serializers.ChoiceField(choices=["true", "false"], required=False, help_text="true: the trash.")
+    sort = serializers.ChoiceField(choices=[*SORTS, RELEVANCE], required=False)
+    count = serializers.ChoiceField(choices=["exact", "estimated", "none"], required=False)
+    include = serializers.ChoiceField(choices=["body"], required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what contradicts itself."""
+        if "cursor" in attrs and "page" in attrs:
+            raise serializers.ValidationError({"page": "Give a page or a cursor, not both."})
+        if attrs.get("sort") == RELEVANCE and "search" not in attrs:
+            raise serializers.ValidationError({"sort": "Only a search can be sorted by relevance."})
+        return attrs
+
+    @classmethod
+    def listing(cls, request: Any) -> Listing:
+        """Return what a request asks for.
+
+        Raises:
+            ValidationError: naming each bad parameter.
+        """
+        query = cls.parse(request)
+        until = query.get("date_to")
+        return Listing(
+            page=None if "cursor" in query else query.get("page", 1),
+            size=query["pageSize"],
+            cursor=query.get("cursor"),
+            sort=query.get("sort") or (RELEVANCE if "search" in query else "-created_at"),
+            count=query.get("count"),
+            with_body=query.get("include") == "body",
+            content_type=query.get("content_type"),
+            status=query.get("status"),
+            brand_id=query.get("brand_id"),
+            campaign_space_id=query.get("campaign_space_id"),
+            tags=tuple(query.get("tags", ())),
+            platform=query.get("platform"),
+            search=query.get("search"),
+            since=start_of(query["date_from"]) if "date_from" in query else None,
+            until=until if isinstance(until, datetime) else None,
+            before=start_of(until) + timedelta(days=1) if until and not isinstance(until, datetime) else None,
+            deleted=query.get("deleted") == "true",
+        )
+
+
+class ItemQuery(QuerySerializer):
+    """`version`, for an older one."""
+
+    version = QueryIntegerField(min_value=1, max_value=2**31 - 1, required=False)
+
+
+class DiffQuery(QuerySerializer):
+    """`against`, the version to start from."""
+
+    against = QueryIntegerField(min_value=1, max_value=2**31 - 1, required=False)
+
+
+class BulkInput(StrictSerializer):
+    """What to do to which items."""
+
+    action = serializers.ChoiceField(choices=[action.value for action in Action])
+    ids = serializers.ListField(child=serializers.UUIDField(), min_length=1, max_length=500)
+    tags = TextListField(required=False, help_text="For the action tag: added to those that the items have.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Ask for tags with the action tag, and with no other."""
+        if (attrs["action"] == Action.TAG) != bool(attrs.get("tags")):
+            raise serializers.ValidationError({"tags": "Tags go with the action tag, which needs at least one."})
+        return attrs
+
+
+class BulkResultOutput(serializers.Serializer[Any]):
+    """What became of one item."""
+
+    id = serializers.UUIDField()
+    ok = serializers.BooleanField()
+    status = serializers.IntegerField(help_text="The HTTP status that the call would have had for this item alone.")
+    code = serializers.CharField(required=False)
+
+
+class BulkOutput(serializers.Serializer[Any]):
+    """A result for each id, in the order of the ids."""
+
+    results = BulkResultOutput(many=True)
+
+
+class VersionOutput(serializers.Serializer[Any]):
+    """A version of an item."""
+
+    version = serializers.IntegerField()
+    change_type = serializers.ChoiceField(choices=ChangeType.choices)
+    changed_by = serializers.UUIDField(allow_null=True, help_text="User or API key; null for the platform.")
+    changed_fields = serializers.ListField(child=serializers.CharField())
+    size_bytes = serializers.IntegerField()
+    created_at = serializers.DateTimeField()
+
+
+class VersionsOutput(serializers.Serializer[Any]):
+    """An item's versions, newest first."""
+
+    data = VersionOutput(many=True)  # type: ignore[assignment]
+
+
+class ChangeOutput(serializers.Serializer[Any]):
+    """A field that differs."""
+
+    field = serializers.CharField()
+    before = serializers.JSONField(allow_null=True)
+    after = serializers.JSONField(allow_null=True)
+
+
+class DiffOutput(serializers.Serializer[Any]):
+    """What differs between two versions."""
+
+    changes = ChangeOutput(many=True)
+    body_diff = serializers.CharField(allow_null=True, help_text="Unified diff; null over 1 MiB or 10,000 lines.")
+
+    def get_fields(self) -> dict[str, Any]:
+        """Add `from` and `to`, the first of which is a word of Python's."""
+        numbers = {"from": serializers.IntegerField(), "to": serializers.IntegerField()}
+        return {**numbers, **super().get_fields()}
 
 
 class StorageOutput(serializers.Serializer[Any]):
@@ -90,6 +241,8 @@ class SummaryOutput(serializers.Serializer[Any]):
     storage = StorageOutput()
     ai_generation = serializers.DictField(allow_null=True)
     preview = serializers.CharField(allow_null=True, help_text="The first 200 characters of the body as text.")
+    body = serializers.CharField(allow_null=True, required=False, help_text="With include=body.")
+    body_omitted = serializers.BooleanField(required=False, help_text="True where bodies beyond 16 MiB were left out.")
 
 
 class ItemOutput(SummaryOutput):
@@ -119,9 +272,31 @@ def show_item(item: Item) -> dict[str, Any]:
     return _show(item) | {"body": item.fields["body"]}
 
 
-def show_summary(item: Item) -> dict[str, Any]:
+def show_summary(item: Item, *, with_body: bool = False) -> dict[str, Any]:
     """Return an item for a list; without its document, `preview` is null and the lists are empty."""
-    return _show(item) | {"preview": preview_of(item.fields["body"]) if item.document else None}
+    body = item.fields.get("body")
+    shown = _show(item) | {"preview": None if body is None else preview_of(body)}
+    if not with_body:
+        return shown
+    is_whole = body is not None and len(body.encode()) == item.size_bytes
+    return shown | ({"body": body} if is_whole or body is None else {"body": None, "body_omitted": True})
+
+
+def show_exported(item: Item) -> dict[str, Any]:
+    """Return an item for an export; `body` is null where no tier can give the document now."""
+    return _show(item) | {"body": item.fields.get("body")}
+
+
+def show_version(row: ContentVersion) -> dict[str, Any]:
+    """Return a version for the list of versions."""
+    names = ("version", "change_type", "changed_by", "changed_fields", "size_bytes", "created_at")
+    return {name: getattr(row, name) for name in names}
+
+
+def show_result(result: Result) -> dict[str, Any]:
+    """Return what became of one item of a bulk action."""
+    shown = {"id": result.id, "ok": result.code is None, "status": result.status}
+    return shown if result.code is None else {**shown, "code": result.code}
 
 
 def _show(item: Item) -> dict[str, Any]:
@@ -149,7 +324,7 @@ def _show(item: Item) -> dict[str, Any]:
 def _show_storage(item: Item) -> dict[str, Any]:
     return {
         "size_bytes": item.size_bytes,
-        "tier": item.document.tier if item.document else ("zerodb" if item.in_zerodb else "spool"),
+        "tier": item.tier,
         "available": item.document is not None,
         "zerodb_id": item.in_zerodb,
         "bigquery_backed_up": item.backed_up_at is not None,

@@ -6,5 +6,12 @@ from content import views
 
 urlpatterns = [
     path("content", views.ContentListView.as_view()),
+    path("content/bulk", views.BulkView.as_view()),
+    path("content/export", views.ExportView.as_view()),
     path("content/<id:content_id>", views.ContentView.as_view()),
+    path("content/<id:content_id>/restore", views.UndeleteView.as_view()),
+    path("content/<id:content_id>/versions", views.VersionsView.as_view()),
+    path("content/<id:content_id>/versions/<int:version>", views.VersionView.as_view()),
+    path("content/<id:content_id>/versions/<int:version>/diff", views.DiffView.as_view()),
+    path("content/<id:content_id>/versions/<int:version>/restore", views.RestoreVersionView.as_view()),
 ]

@@ -8,7 +8,7 @@ from uuid import UUID
 from content.models import Change
 from content.recovery import ItemCopy
 from dr.archives.base import Archive, ArchiveRecord
-from dr.records import is_intact, version_of
+from dr.records import NO_FACTS, is_intact, version_of
 
 PIECE_ITEMS = 50
 PIECE_BYTES = 16 * 1024**2
@@ -50,10 +50,11 @@ def items(archive: Archive, *, tenant_id: UUID | None) -> Iterator[ArchivedItem]
 
 
 def _since_purge(records: tuple[ArchiveRecord, ...]) -> tuple[ArchiveRecord, ...]:
-    """Return what came after the last purge: an item may be made again under its old id, from version 1."""
+    """Return the versions after the last purge (an item may be made again under its old id) that were not thinned out."""
     purges = [(record.epoch, record.change_seq) for record in records if record.op == Change.Op.PURGE]
     last = max(purges, default=(0, 0))
-    return tuple(record for record in records if (record.epoch, record.change_seq) > last)
+    there = [record for record in records if record.op != Change.Op.THIN and record.facts != NO_FACTS]
+    return tuple(record for record in there if (record.epoch, record.change_seq) > last)
 
 
 def pieces(found: Iterator[ArchivedItem]) -> Iterator[list[ArchivedItem]]:

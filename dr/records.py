@@ -12,6 +12,7 @@ from dr.archives.base import ArchiveRecord
 from engarde.common import json
 
 ENTITY_TYPE = "content"
+NO_FACTS = "null"  # of a version that was gone before it was shipped
 SEPARATOR = "\x1f"  # stands in no id, number, hash or JSON text (which escapes it)
 
 
@@ -39,9 +40,9 @@ def make_record(change: LoggedChange, *, document: str | None, epoch: int, batch
 
 
 def facts_of(version: VersionFacts | None) -> str:
-    """Return canonical JSON of what PostgreSQL knows of a version beside its document; "null" after a purge."""
+    """Return canonical JSON of what PostgreSQL knows of a version beside its document; NO_FACTS once it is gone."""
     if version is None:
-        return "null"
+        return NO_FACTS
     return json.canonical(
         {
             "author_id": version.author_id,

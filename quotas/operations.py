@@ -1,7 +1,9 @@
 """Writes to the counters: exact under any concurrency because one conditional UPDATE decides."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -46,12 +48,28 @@ def charge(*, tenant_id: UUID, size_bytes: int, items: int = 0, media_files: int
         StorageQuotaExceeded: used + reserved + size_bytes would be over the limit.
     """
     with connection.cursor() as cursor:
-        counts = {"tenant": tenant_id, "bytes": size_bytes, "items": items, "media_files": media_files}
+        counts: dict[str, Any] = {"tenant": tenant_id, "bytes": size_bytes, "items": items, "media_files": media_files}
         cursor.execute(CHARGE, counts)
         row = cursor.fetchone()
     if row is None:
         raise _explain(tenant_id, size_bytes)
     return Usage(*row)
+
+
+def over_limit(*, tenant_id: UUID, sizes: Sequence[int]) -> set[int]:
+    """Inside the tenant's scope, lock its usage and tell which of several writes would not fit, by their position.
+
+    They are taken in order, and one that does not fit leaves its room to those after it.
+    """
+    lock_usage(tenant_id=tenant_id)
+    left = queries.usage_in_scope(tenant_id=tenant_id).remaining_bytes
+    refused: set[int] = set()
+    for position, size in enumerate(sizes):
+        if left is not None and size > left:
+            refused.add(position)
+        elif left is not None:
+            left -= size
+    return refused
 
 
 def lock_usage(*, tenant_id: UUID) -> None:

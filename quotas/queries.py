@@ -24,6 +24,11 @@ def usage_in_scope(*, tenant_id: UUID) -> Usage:
     return Usage(*rows.values_list("plan_id", "used_bytes", "reserved_bytes", "limit_bytes").get())
 
 
+def content_items(*, tenant_id: UUID) -> int:
+    """Inside the tenant's scope, return how many live items it has; the counter is exact."""
+    return QuotaUsage.objects.values_list("content_items", flat=True).get(tenant_id=tenant_id)
+
+
 def suggest_upgrade(*, usage: Usage, needed_bytes: int) -> dict[str, Any] | None:
     """Return the smallest larger plan that holds `needed_bytes`, or None when there is none."""
     plans = list(Plan.objects.order_by("rank"))

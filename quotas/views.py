@@ -21,7 +21,8 @@ class QuotaView(APIView):
         """Add the X-Quota-* headers for an authenticated caller with a tenant."""
         response = super().finalize_response(request, response, *args, **kwargs)
         user = getattr(request, "_user", None)  # `user` would authenticate again a request that failed to
-        database_is_away = getattr(response, "data", None) and response.data.get("code") == DATABASE_AWAY["code"]
+        data = getattr(response, "data", None)
+        database_is_away = isinstance(data, dict) and data.get("code") == DATABASE_AWAY["code"]
         if isinstance(user, Principal) and user.tenant_id and not database_is_away:
             usage = self.usage or queries.usage_of(tenant_id=user.tenant_id)
             for name, value in usage.headers().items():

@@ -50,12 +50,16 @@ def bigquery(sql: str) -> list[Any]:
 def lose_postgres_rows(*content_ids: str) -> None:
     """Take items out of PostgreSQL as a disaster would: no line in the change log tells of it."""
     with system_scope("a test loses rows"), connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE content_storage_metadata DISABLE TRIGGER USER")
-        for table, column in (("content_body_spool", "content_id"), ("content_versions", "content_id")):
-            cursor.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s::uuid[])", [list(content_ids)])
+        triggered = ("content_versions", "content_storage_metadata")
+        for table in triggered:
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        others = ("content_body_spool", "content_tags", "content_platforms", "content_search", "content_media_uses")
+        for table in (*others, "content_versions"):
+            cursor.execute(f"DELETE FROM {table} WHERE content_id = ANY(%s::uuid[])", [list(content_ids)])
         cursor.execute("DELETE FROM content_storage_metadata WHERE id = ANY(%s::uuid[])", [list(content_ids)])
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        cursor.execute("ALTER TABLE content_storage_metadata ENABLE TRIGGER USER")
+        for table in triggered:
+            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
 
 def versions(content_id: str) -> list[ContentVersion]:

@@ -373,6 +373,7 @@ class Migration(migrations.Migration):
                 (
                     "brand",
                     models.OneToOneField(
+                        db_constraint=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         primary_key=True,
                         related_name="+",
@@ -445,9 +446,15 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("secret", models.TextField(help_text="Encrypted; signs what is sent.")),
+                ("previous_secret", models.TextField(blank=True, default="")),
+                ("previous_secret_until", models.DateTimeField(null=True)),
                 ("is_active", models.BooleanField(default=True)),
                 ("disabled_reason", models.TextField(blank=True, default="")),
                 ("failures_in_a_row", models.PositiveIntegerField(default=0)),
+                (
+                    "failing_since",
+                    models.DateTimeField(help_text="The first failure after the last success.", null=True),
+                ),
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
@@ -496,8 +503,8 @@ class Migration(migrations.Migration):
                         max_length=30,
                     ),
                 ),
-                ("content_id", models.UUIDField()),
-                ("version", models.PositiveIntegerField()),
+                ("content_id", models.UUIDField(null=True)),
+                ("version", models.PositiveIntegerField(null=True)),
                 ("occurred_at", models.DateTimeField()),
                 (
                     "status",
@@ -513,7 +520,7 @@ class Migration(migrations.Migration):
                 ("response_status", models.PositiveSmallIntegerField(null=True)),
                 ("last_error", models.TextField(blank=True, db_default="", default="")),
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ("delivered_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(help_text="When it was delivered, or given up.", null=True)),
             ],
             options={
                 "verbose_name_plural": "deliveries",
@@ -557,6 +564,12 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="blob",
             constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="blob_row_security"),
+        ),
+        migrations.AddConstraint(
+            model_name="indexedbrand",
+            constraint=engarde.common.constraints.TenantForeignKey(
+                column="brand_id", name="indexed_brand_of_tenant", to="accounts.Brand"
+            ),
         ),
         migrations.AddConstraint(
             model_name="indexedbrand",
@@ -644,7 +657,16 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
-                models.F("next_attempt_at"), condition=models.Q(("status", "pending")), name="delivery_due"
+                models.F("webhook"),
+                models.F("next_attempt_at"),
+                condition=models.Q(("status", "pending")),
+                name="delivery_due",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(
+                models.F("finished_at"), condition=models.Q(("finished_at__isnull", False)), name="delivery_finished"
             ),
         ),
         migrations.AddIndex(

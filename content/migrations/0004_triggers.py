@@ -6,13 +6,17 @@ from django.db import migrations
 
 # The key of a document in ZeroDB is "<item>:<SHA-256>", that of a change record "<item>:<version>", of a media file its id.
 SPOOL_REMOVAL = """
-CREATE FUNCTION content_spool_removal(collection text, key text, tenant uuid) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION content_spool_removal(collection text, key text, tenant uuid, not_before timestamptz DEFAULT NULL)
+RETURNS void LANGUAGE sql AS $$
     INSERT INTO content_record_spool (collection, key, tenant_id, record, attempts, next_attempt_at)
-    VALUES (collection, key, tenant, NULL, 0, now())
+    VALUES (collection, key, tenant, NULL, 0, greatest(not_before, now()))
     ON CONFLICT (collection, key) DO UPDATE
-    SET record = NULL, attempts = 0, next_attempt_at = greatest(content_record_spool.next_attempt_at, now());
+    SET record = NULL, attempts = 0,
+        next_attempt_at = greatest(content_record_spool.next_attempt_at, excluded.next_attempt_at);
 $$;
 """
+# A put in place of a removal that is not done yet must look for what is there: hence at least one attempt.
+# The webhooks' rows are locked against deletion: their foreign key is checked at the commit, and a write must not fail then.
 # A version that a restore brings back is marked as backed up from the start: nobody is told of it anew.
 VERSION_CAME = """
 CREATE FUNCTION content_version_came() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -24,7 +28,8 @@ BEGIN
     INSERT INTO content_webhook_deliveries (id, tenant_id, webhook_id, event, content_id, version, occurred_at)
     SELECT gen_random_uuid(), NEW.tenant_id, hook.id, happened, NEW.content_id, NEW.version, NEW.created_at
     FROM content_webhooks AS hook
-    WHERE hook.tenant_id = NEW.tenant_id AND hook.is_active AND (hook.events = '{}' OR happened = ANY(hook.events));
+    WHERE hook.tenant_id = NEW.tenant_id AND hook.is_active AND (hook.events = '{}' OR happened = ANY(hook.events))
+    FOR KEY SHARE;
     IF NEW.version > 1 THEN
         INSERT INTO content_record_spool (collection, key, tenant_id, record, attempts)
         VALUES ('content_versions', NEW.content_id || ':' || NEW.version, NEW.tenant_id, jsonb_build_object(
@@ -32,16 +37,20 @@ BEGIN
             'changed_by', NEW.changed_by, 'changed_fields', to_jsonb(NEW.changed_fields),
             'size_bytes', NEW.size_bytes, 'sha256', encode(NEW.sha256, 'hex'), 'created_at', NEW.created_at
         ), 0)
-        ON CONFLICT (collection, key) DO UPDATE SET record = excluded.record;
+        ON CONFLICT (collection, key) DO UPDATE
+        SET record = excluded.record, attempts = greatest(content_record_spool.attempts, 1);
     END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER content_version_came AFTER INSERT ON content_versions
 FOR EACH ROW WHEN (NEW.backed_up_at IS NULL) EXECUTE FUNCTION content_version_came();
 """
+# A removal waits for the end of the lease under which the document may just be on its way up.
 # A removed item says so itself in the change log, so its versions need not: they go after it.
 VERSION_WENT = """
 CREATE FUNCTION content_version_went() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    busy_until timestamptz;
 BEGIN
     IF EXISTS (SELECT FROM content_storage_metadata WHERE id = OLD.content_id) THEN
         INSERT INTO content_changes (xid, tenant_id, entity_type, entity_id, version, op, sha256, changed_at)
@@ -49,9 +58,13 @@ BEGIN
                 OLD.sha256, clock_timestamp());
     END IF;
     IF NOT EXISTS (SELECT FROM content_versions WHERE content_id = OLD.content_id AND sha256 = OLD.sha256) THEN
-        DELETE FROM content_body_spool WHERE content_id = OLD.content_id AND sha256 = OLD.sha256;
-        PERFORM content_spool_removal(
-            'content_items', OLD.content_id || ':' || encode(OLD.sha256, 'hex'), OLD.tenant_id);
+        WITH gone AS (
+            DELETE FROM content_body_spool WHERE content_id = OLD.content_id AND sha256 = OLD.sha256
+            RETURNING uploaded_at, attempts, next_attempt_at
+        )
+        SELECT max(next_attempt_at) INTO busy_until FROM gone WHERE uploaded_at IS NULL AND attempts > 0;
+        PERFORM content_spool_removal('content_items', OLD.content_id || ':' || encode(OLD.sha256, 'hex'),
+                                      OLD.tenant_id, least(busy_until, now() + interval '1 minute'));
     END IF;
     IF OLD.version > 1 THEN
         PERFORM content_spool_removal('content_versions', OLD.content_id || ':' || OLD.version, OLD.tenant_id);
@@ -76,7 +89,8 @@ BEGIN
         'uploaded_by', NEW.uploaded_by, 'created_at', NEW.created_at
     ), 0
     FROM content_media_blobs AS blob WHERE blob.id = NEW.blob_id
-    ON CONFLICT (collection, key) DO UPDATE SET record = excluded.record;
+    ON CONFLICT (collection, key) DO UPDATE
+        SET record = excluded.record, attempts = greatest(content_record_spool.attempts, 1);
     RETURN NULL;
 END $$;
 CREATE TRIGGER content_media_changed AFTER INSERT OR DELETE ON content_media
@@ -89,7 +103,7 @@ DROP TRIGGER content_version_came ON content_versions;
 DROP FUNCTION content_media_changed();
 DROP FUNCTION content_version_went();
 DROP FUNCTION content_version_came();
-DROP FUNCTION content_spool_removal(text, text, uuid);
+DROP FUNCTION content_spool_removal(text, text, uuid, timestamptz);
 """
 # Words as they stand beside their stems: the prefix of a word need not be a prefix of its stem ("runni", "run").
 WORDS = """

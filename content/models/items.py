@@ -207,13 +207,16 @@ class SearchEntry(models.Model):
 class IndexedBrand(models.Model):
     """The language under which all of a brand's items are indexed; another one in the brand means to index them anew."""
 
-    brand = models.OneToOneField(Brand, models.CASCADE, primary_key=True, related_name="+")
+    brand = models.OneToOneField(Brand, models.CASCADE, primary_key=True, related_name="+", db_constraint=False)
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
     language = models.CharField(max_length=20)
 
     class Meta:
         db_table = "content_indexed_brands"
-        constraints: ClassVar = [RowSecurity(name="indexed_brand_row_security")]
+        constraints: ClassVar = [
+            TenantForeignKey(name="indexed_brand_of_tenant", column="brand_id", to="accounts.Brand"),
+            RowSecurity(name="indexed_brand_row_security"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.brand_id} {self.language}"

@@ -23,8 +23,14 @@ class Event(models.TextChoices):
     RESTORED = "content.restored"
 
 
+TEST_EVENT = "webhook.test"  # sent when somebody asks for it, to one webhook
+
+
 class Webhook(models.Model):
-    """An address of a tenant's that is told of events."""
+    """An address of a tenant's that is told of events.
+
+    After a rotation the previous secret also signs until `previous_secret_until`.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
@@ -32,9 +38,12 @@ class Webhook(models.Model):
     description = models.CharField(max_length=200, blank=True, default="")
     events = ArrayField(models.CharField(max_length=30), default=list, help_text="Empty for all.")
     secret = models.TextField(help_text="Encrypted; signs what is sent.")
+    previous_secret = models.TextField(blank=True, default="")
+    previous_secret_until = models.DateTimeField(null=True)
     is_active = models.BooleanField(default=True)
     disabled_reason = models.TextField(blank=True, default="")
     failures_in_a_row = models.PositiveIntegerField(default=0)
+    failing_since = models.DateTimeField(null=True, help_text="The first failure after the last success.")
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -49,7 +58,10 @@ class Webhook(models.Model):
 
 
 class Delivery(models.Model):
-    """A message for a webhook, written by a trigger in the transaction of the version that it tells of."""
+    """A message for a webhook, written by a trigger in the transaction of the version that it tells of.
+
+    A test message tells of no version. While it is being sent, `next_attempt_at` is the end of the sender's lease.
+    """
 
     class Status(models.TextChoices):
         """Where it is on its way."""
@@ -62,8 +74,8 @@ class Delivery(models.Model):
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
     webhook = models.ForeignKey(Webhook, models.CASCADE, related_name="deliveries", db_constraint=False, db_index=False)
     event = models.CharField(max_length=30, choices=Event.choices)
-    content_id = models.UUIDField()
-    version = models.PositiveIntegerField()
+    content_id = models.UUIDField(null=True)
+    version = models.PositiveIntegerField(null=True)
     occurred_at = models.DateTimeField()
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING, db_default="pending")
     attempts = models.PositiveIntegerField(default=0, db_default=0)
@@ -71,7 +83,7 @@ class Delivery(models.Model):
     response_status = models.PositiveSmallIntegerField(null=True)
     last_error = models.TextField(blank=True, default="", db_default="")
     created_at = models.DateTimeField(db_default=Now())
-    delivered_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True, help_text="When it was delivered, or given up.")
 
     class Meta:
         db_table = "content_webhook_deliveries"
@@ -81,9 +93,10 @@ class Delivery(models.Model):
             RowSecurity(name="delivery_row_security"),
         ]
         indexes: ClassVar = [
-            models.Index("next_attempt_at", name="delivery_due", condition=Q(status="pending")),
+            models.Index("webhook", "next_attempt_at", name="delivery_due", condition=Q(status="pending")),
+            models.Index("finished_at", name="delivery_finished", condition=Q(finished_at__isnull=False)),
             models.Index("tenant", "webhook", F("created_at").desc(), F("id").desc(), name="delivery_newest"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.event} {self.content_id}"
+        return f"{self.event} {self.content_id or ''}".rstrip()

@@ -45,7 +45,7 @@ _CHANGE_FIELDS = (
     ("epoch", "INT64", "Raised by a restore to an earlier time; orders rows before change_seq."),
     ("change_seq", "INT64", "The change's number in PostgreSQL's log."),
     ("xid", "INT64", "The PostgreSQL transaction that made the change."),
-    ("op", "STRING", "I insert, U update, D to the trash, P purged."),
+    ("op", "STRING", "I insert, U update, D to the trash, P purged, T an old version removed."),
     ("changed_at", "TIMESTAMP", "When the change was made."),
     ("sha256", "STRING", "Of the document's canonical text."),
     ("size_bytes", "INT64", "Of the body, in UTF-8."),

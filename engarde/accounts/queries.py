@@ -1,8 +1,10 @@
 """Reads: callers by their credentials, members, brands and API keys by tenant."""
 
 import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, Q, QuerySet
@@ -15,6 +17,19 @@ from engarde.common.problems import NotFound
 from engarde.common.scopes import system_scope, tenant_scope
 
 Row = TypeVar("Row", bound=Model)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did something: a person or an API key.
+
+    Attributes:
+        name: a person's full name or else address; None for somebody who is no member any more.
+    """
+
+    kind: Literal["user", "api_key"]
+    name: str | None
+
 
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 
@@ -104,12 +119,30 @@ def get_brand(*, tenant_id: UUID, brand_id: UUID) -> Brand:
     return brand
 
 
-def brand_for_content(*, tenant_id: UUID, brand_id: UUID | None) -> UUID | None:
-    """Inside a tenant's scope, return the brand that was named if the tenant has it, else the tenant's first one."""
+def brand_for_content(*, tenant_id: UUID, brand_id: UUID | None) -> tuple[UUID, str] | None:
+    """Inside a tenant's scope, return id and language of the brand that was named, or of the tenant's first one."""
     brands = Brand.objects.filter(tenant_id=tenant_id)
     if brand_id is not None:
         brands = brands.filter(id=brand_id)
-    return brands.order_by("id").values_list("id", flat=True).first()
+    return brands.order_by("id").values_list("id", "language").first()
+
+
+def brand_languages(*, tenant_id: UUID) -> dict[UUID, str]:
+    """Inside a tenant's scope, return the language tags of its brands."""
+    return dict(Brand.objects.filter(tenant_id=tenant_id).values_list("id", "language"))
+
+
+def names_of(*, tenant_id: UUID, ids: Collection[UUID]) -> dict[UUID, Actor]:
+    """Inside a scope, return who is behind the ids of people and API keys, revoked keys included, in two queries."""
+    keys = ApiKey.objects.filter(tenant_id=tenant_id, id__in=ids).values_list("id", "name")
+    members = Membership.objects.filter(tenant_id=tenant_id, user_id__in=ids, accepted_at__isnull=False)
+    found = dict.fromkeys(ids, Actor("user", None))
+    found |= {key_id: Actor("api_key", name) for key_id, name in keys}
+    return found | {row.user_id: Actor("user", _name(row.user)) for row in members.select_related("user")}
+
+
+def _name(user: User) -> str:
+    return f"{user.first_name} {user.last_name}".strip() or user.email
 
 
 def brand_ids(*, tenant_id: UUID) -> set[UUID]:

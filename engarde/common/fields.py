@@ -2,12 +2,15 @@
 
 import math
 import re
+from datetime import UTC, date, datetime
 from typing import Any
 
 from rest_framework import serializers
 from rest_framework.request import Request
 
 MAX_DEPTH = 20
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII)
 WHOLE_NUMBER = re.compile("-?[0-9]{1,18}")  # fits a bigint
 
 
@@ -76,7 +79,7 @@ def parse(serializer: type[StrictSerializer], request: Request, *, partial: bool
 
 
 class QuerySerializer(StrictSerializer):
-    """Query parameters, each given at most once: an unknown, malformed or repeated one is refused, never ignored."""
+    """Query parameters: an unknown or malformed one is refused, never ignored, and a repeated one that is not a list."""
 
     def _mistyped(self, data: dict[str, Any]) -> dict[str, Any]:
         return {}  # all of them are text
@@ -88,10 +91,12 @@ class QuerySerializer(StrictSerializer):
         Raises:
             ValidationError: naming each bad parameter.
         """
-        repeated = {name: ["Give it once."] for name, values in request.query_params.lists() if len(values) > 1}
+        lists = {name for name, field in cls().fields.items() if isinstance(field, serializers.ListField)}
+        given = dict(request.query_params.lists())
+        repeated = {name: ["Give it once."] for name in given.keys() - lists if len(given[name]) > 1}
         if repeated:
             raise serializers.ValidationError(repeated)
-        serializer = cls(data=request.query_params.dict())
+        serializer = cls(data={name: values if name in lists else values[0] for name, values in given.items()})
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
@@ -108,6 +113,35 @@ class QueryIntegerField(serializers.IntegerField):
         if not WHOLE_NUMBER.fullmatch(str(data)):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+class QueryTimeField(serializers.Field[Any, str, str, Any]):
+    """A time (RFC 3339; UTC without a zone) or a bare date in a query."""
+
+    default_error_messages = {"invalid": "Give a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z."}
+
+    def to_internal_value(self, data: str) -> date | datetime:
+        """Return a date where no time was given.
+
+        Raises:
+            ValidationError: neither a date nor a time.
+        """
+        try:
+            if DATE.fullmatch(data):
+                return date.fromisoformat(data)
+            found = datetime.fromisoformat(data) if TIME.fullmatch(data) else self.fail("invalid")
+            return found if found.tzinfo else found.replace(tzinfo=UTC)
+        except ValueError:
+            self.fail("invalid")
+
+    def to_representation(self, value: Any) -> str:
+        """Return it as text."""
+        return str(value.isoformat())
+
+
+def start_of(when: date | datetime) -> datetime:
+    """Return a time as it is, and the beginning of a date's day in UTC."""
+    return when if isinstance(when, datetime) else datetime(when.year, when.month, when.day, tzinfo=UTC)
 
 
 class NoQuery(QuerySerializer):

@@ -178,7 +178,7 @@ def claim(*, tenant_id: UUID, key: str, fingerprint: bytes | None, now: datetime
         Mismatch: it is being worked on, and was another request.
     """
     claimed = Claim(tenant_id, key, uuid7())
-    values = {
+    values: dict[str, Any] = {
         "tenant": tenant_id,
         "key": key,
         "token": claimed.token,

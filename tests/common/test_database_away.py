@@ -6,7 +6,7 @@ from django.db import OperationalError
 from tests.people import Person
 
 
-@pytest.mark.parametrize("where", ["engarde.accounts.queries.live_api_key", "content.queries.list_items"])
+@pytest.mark.parametrize("where", ["engarde.accounts.queries.live_api_key", "content.lists.list_items"])
 def test_it_answers_503_with_retry_after(alice: Person, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def fail(**_: object) -> None:
         raise OperationalError("the connection is closed")

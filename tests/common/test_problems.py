@@ -144,7 +144,7 @@ def test_it_answers_a_bug_with_a_500_that_tells_nothing_but_the_request_id(
     def bug(**_: Any) -> None:
         raise KeyError("a secret detail")
 
-    monkeypatch.setattr("content.queries.list_items", bug)
+    monkeypatch.setattr("content.lists.list_items", bug)
     client = alice.api
     client.raise_request_exception = False
 

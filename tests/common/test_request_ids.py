@@ -51,7 +51,7 @@ def test_it_is_in_every_log_line_of_the_request(alice: Person, monkeypatch: pyte
         seen.append(request_ids.current())
         raise KeyError
 
-    monkeypatch.setattr("content.queries.list_items", look)
+    monkeypatch.setattr("content.lists.list_items", look)
     client = alice.api
     client.raise_request_exception = False
 

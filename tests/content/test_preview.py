@@ -51,7 +51,7 @@ def test_a_list_shows_previews_and_one_item_its_body(alice: Person) -> None:
 
 
 def test_a_page_of_large_bodies_is_read_in_pieces(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("content.queries.PIECE_BYTES", 1000)
+    monkeypatch.setattr("content.lists.PIECE_BYTES", 1000)
     ids = [alice.writes(body=f"{number}" * 600)["id"] for number in range(5)]
 
     page = alice.api.get("/api/content").json()["data"]

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -48,15 +49,15 @@ def test_a_brand_that_is_deleted_while_content_is_written_is_an_error_of_the_inp
     alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = alice.api.post("/api/brands", {"name": "Short-lived"}).json()["id"]
-    find = operations._brand
+    find = operations.brand_of
 
-    def find_then_lose(tenant_id: UUID, brand_id: UUID | None) -> UUID:
+    def find_then_lose(tenant_id: UUID, brand_id: Any) -> tuple[UUID, str]:
         brand = find(tenant_id, brand_id)
         with ThreadPoolExecutor(1) as elsewhere:
-            elsewhere.submit(_delete_brand, alice, brand).result()
+            elsewhere.submit(_delete_brand, alice, brand[0]).result()
         return brand
 
-    monkeypatch.setattr(operations, "_brand", find_then_lose)
+    monkeypatch.setattr(operations, "brand_of", find_then_lose)
 
     with pytest.raises(Invalid, match="not valid"):
         operations.create_content(
