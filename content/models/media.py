@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
@@ -89,6 +89,10 @@ class Media(models.Model):
             models.CheckConstraint(condition=Q(size_bytes__gte=0), name="media_size_not_negative"),
             TenantForeignKey(name="media_blob_of_tenant", column="blob_id", to="content.Blob"),
             RowSecurity(name="media_row_security"),
+        ]
+        indexes: ClassVar = [
+            models.Index("tenant", F("created_at").desc(), F("id").desc(), name="media_newest"),
+            models.Index("tenant", "content_id", name="media_of_item", condition=Q(content_id__isnull=False)),
         ]
 
     def __str__(self) -> str:
