@@ -23,6 +23,7 @@ SUBJECTS = {
     Mail.Kind.INVITATION: "You are invited to {tenant} on En Garde",
     Mail.Kind.MEMBERSHIP: "You are invited to {tenant} on En Garde",
     Mail.Kind.PASSWORD_RESET: "Set a new password for En Garde",
+    Mail.Kind.WEBHOOK_DISABLED: "A webhook of {tenant} was switched off",
 }
 
 

@@ -174,6 +174,7 @@ class Mail(models.Model):
         INVITATION = "invitation"
         MEMBERSHIP = "membership"
         PASSWORD_RESET = "password_reset"  # noqa: S105 -- the name of a mail
+        WEBHOOK_DISABLED = "webhook_disabled"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(User, models.CASCADE)

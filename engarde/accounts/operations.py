@@ -515,6 +515,13 @@ def ensure_staff(*, email: str, password: str, reset: bool, now: datetime) -> Us
     return user
 
 
+def mail_owners(*, tenant_id: UUID, kind: Mail.Kind) -> None:
+    """Inside a scope, have a mail sent to each of a tenant's owners."""
+    owners = Membership.objects.filter(tenant_id=tenant_id, role=Role.OWNER, accepted_at__isnull=False)
+    for membership in owners.select_related("user", "tenant").filter(user__is_active=True):
+        _send(membership.user, kind, tenant_name=membership.tenant.name)
+
+
 def _send(user: User, kind: str, *, tenant_name: str = "") -> None:
     Mail.objects.create(user=user, kind=kind, tenant_name=tenant_name)
     wake.after_commit("accounts.send_mail")

@@ -145,9 +145,9 @@ def _name(user: User) -> str:
     return f"{user.first_name} {user.last_name}".strip() or user.email
 
 
-def brand_ids(*, tenant_id: UUID) -> set[UUID]:
-    """Inside a scope, return the ids of a tenant's brands."""
-    return set(Brand.objects.filter(tenant_id=tenant_id).values_list("id", flat=True))
+def brands_of_all_tenants() -> QuerySet[Brand]:
+    """Inside a system scope, return the brands of all tenants."""
+    return Brand.objects.all()
 
 
 def tenant_ids() -> list[UUID]:

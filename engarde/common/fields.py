@@ -5,6 +5,8 @@ import re
 from datetime import UTC, date, datetime
 from typing import Any
 
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -91,7 +93,7 @@ class QuerySerializer(StrictSerializer):
         Raises:
             ValidationError: naming each bad parameter.
         """
-        lists = {name for name, field in cls().fields.items() if isinstance(field, serializers.ListField)}
+        lists = {name for name, field in cls._declared_fields.items() if isinstance(field, serializers.ListField)}
         given = dict(request.query_params.lists())
         repeated = {name: ["Give it once."] for name in given.keys() - lists if len(given[name]) > 1}
         if repeated:
@@ -115,6 +117,7 @@ class QueryIntegerField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+@extend_schema_field(OpenApiTypes.STR)
 class QueryTimeField(serializers.Field[Any, str, str, Any]):
     """A time (RFC 3339; UTC without a zone) or a bare date in a query."""
 
@@ -129,7 +132,7 @@ class QueryTimeField(serializers.Field[Any, str, str, Any]):
         try:
             if DATE.fullmatch(data):
                 return date.fromisoformat(data)
-            found = datetime.fromisoformat(data) if TIME.fullmatch(data) else self.fail("invalid")
+            found = datetime.fromisoformat(data.upper()) if TIME.fullmatch(data) else self.fail("invalid")
             return found if found.tzinfo else found.replace(tzinfo=UTC)
         except ValueError:
             self.fail("invalid")

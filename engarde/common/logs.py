@@ -92,6 +92,7 @@ def logging_config(*, level: str, as_json: bool) -> None:
             "loggers": {
                 "django.server": {"propagate": True},
                 "google": {"level": "WARNING"},
+                "httpx2": {"level": "WARNING"},  # it tells of every request with its whole address
                 "django.request": {"level": "ERROR"},  # the request's own line tells of a 4xx
                 # A line a task, twice, says nothing that the tasks do not say themselves.
                 "celery.worker.strategy": {"level": "WARNING"},

@@ -185,7 +185,8 @@ def test_it_takes_both_settings_back_inside_a_larger_transaction(alice: Person) 
 def fill_every_table(person: Person) -> dict[str, UUID]:
     """Give a tenant a row in each of its tables, and return what other rows may point to, by the pointing column."""
     item_id = UUID(person.writes(tags=["a tag"], platforms=["a platform"])["id"])
-    tenant, now = {"tenant_id": person.tenant_id}, timezone.now()
+    tenant: dict[str, Any] = {"tenant_id": person.tenant_id}
+    now = timezone.now()
     with tenant_scope(person.tenant_id):
         IdempotencyKey.objects.create(**tenant, key=str(item_id), token=uuid4(), locked_until=now, expires_at=now)
         IndexedBrand.objects.update_or_create(**tenant, brand_id=person.brand_id, defaults={"language": "english"})
@@ -207,8 +208,9 @@ def fill_every_table(person: Person) -> dict[str, UUID]:
             status="failed",
         )
         SpooledRecord.objects.filter(collection="content_media_files", key=str(media.id)).delete()
+        other_brand = Brand.objects.create(**tenant, name="another brand")
     columns = {"content_id": item_id, "blob_id": blob.id, "media_id": media.id, "webhook_id": hook.id}
-    return {"brand_id": person.brand_id, **columns}
+    return {"brand_id": other_brand.id, **columns}
 
 
 @pytest.mark.parametrize(("model", "column"), TENANT_OWNED, ids=BY_NAME)
