@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models import Count, Sum
 from django.utils.dateparse import parse_datetime
 
-from content import documents, facts
+from content import documents, facts, indexing, search
 from content.facts import VersionFacts
 from content.models import Change, ChangeType, ContentItem, ContentVersion, Media, SpooledDocument
 from content.stores.base import DocumentKey
@@ -66,7 +66,7 @@ def recover_facts(*, tenant_id: UUID, copies: Sequence[ItemCopy], now: datetime,
     done = Recovered()
     locked = ContentItem.objects.select_for_update().order_by("id")
     here = {row.id: row for row in locked.filter(id__in=[copy.id for copy in copies])}
-    brands = account_queries.brand_ids(tenant_id=tenant_id)
+    brands = account_queries.brand_languages(tenant_id=tenant_id)
     for copy in sorted(copies, key=lambda copy: copy.id):
         row = here.get(copy.id)
         if row is not None and row.version >= copy.latest.version:
@@ -77,7 +77,7 @@ def recover_facts(*, tenant_id: UUID, copies: Sequence[ItemCopy], now: datetime,
             continue
         done.items.add(copy.id)
         if not dry_run:
-            _recover_item(tenant_id, copy, row, now)
+            _recover_item(tenant_id, copy, row, now, brands)
     return done
 
 
@@ -88,13 +88,18 @@ def _obstacle(copy: ItemCopy, brands: Collection[UUID]) -> str:
     return "" if brand_id in brands else f"its brand {brand_id} is gone"
 
 
-def _recover_item(tenant_id: UUID, copy: ItemCopy, row: ContentItem | None, now: datetime) -> None:
+def _recover_item(
+    tenant_id: UUID, copy: ItemCopy, row: ContentItem | None, now: datetime, brands: Mapping[UUID, str]
+) -> None:
     columns = _columns(copy)
     if row is None:
         ContentItem.objects.create(id=copy.id, tenant_id=tenant_id, **columns)
     else:
         ContentItem.objects.filter(id=copy.id).update(**columns)
     _insert_versions(tenant_id, copy, now)
+    fields = orjson.loads(copy.texts[copy.latest.sha256])
+    language = search.language_of(brands[UUID(fields["brand_id"])])
+    indexing.index_recovered(tenant_id=tenant_id, content_id=copy.id, fields=fields, language=language)
     _silence_log(copy, now)
 
 

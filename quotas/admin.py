@@ -35,6 +35,8 @@ class QuotaUsageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "reserved_bytes",
         "content_items",
         "media_files",
+        "earlier_retention_days",
+        "retention_shortened_at",
         "updated_at",
     )
 

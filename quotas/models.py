@@ -43,6 +43,10 @@ class QuotaUsage(models.Model):
     reserved_bytes = models.BigIntegerField(default=0)
     content_items = models.BigIntegerField(default=0)
     media_files = models.BigIntegerField(default=0)
+    earlier_retention_days = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Before the last change to a shorter one; holds for 30 days more."
+    )
+    retention_shortened_at = models.DateTimeField(null=True, blank=True, help_text="Set by a trigger.")
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -15,7 +15,7 @@ from engarde.accounts import operations as account_operations
 from engarde.accounts.models import Brand, Tenant, User
 from engarde.accounts.roles import ALL_SCOPES
 from engarde.common.problems import Invalid, Problem
-from engarde.common.scopes import system_scope
+from engarde.common.scopes import system_scope, tenant_scope
 from quotas import queries
 from quotas.models import Plan, QuotaUsage
 from quotas.usage import Usage
@@ -29,7 +29,8 @@ WHERE usage.tenant_id = %(tenant)s AND plan.tier = usage.plan_id
   AND (%(bytes)s <= 0
        OR coalesce(storage_limit_override, storage_limit_bytes) IS NULL
        OR used_bytes + reserved_bytes + %(bytes)s <= coalesce(storage_limit_override, storage_limit_bytes))
-RETURNING plan.tier, used_bytes, reserved_bytes, coalesce(storage_limit_override, storage_limit_bytes)"""
+RETURNING plan.tier, used_bytes, reserved_bytes, coalesce(storage_limit_override, storage_limit_bytes),
+          content_items"""
 
 
 class StorageQuotaExceeded(Problem):
@@ -70,6 +71,18 @@ def over_limit(*, tenant_id: UUID, sizes: Sequence[int]) -> set[int]:
         elif left is not None:
             left -= size
     return refused
+
+
+def require_room(*, tenant_id: UUID, size_bytes: int) -> None:
+    """Refuse early what does not fit now; whether it really fits, `charge` decides.
+
+    Raises:
+        StorageQuotaExceeded: used + reserved + size_bytes would be over the limit.
+    """
+    with tenant_scope(tenant_id):
+        left = queries.usage_in_scope(tenant_id=tenant_id).remaining_bytes
+        if left is not None and size_bytes > left:
+            raise _explain(tenant_id, size_bytes)
 
 
 def lock_usage(*, tenant_id: UUID) -> None:

@@ -25,12 +25,14 @@ class Usage:
         used_bytes: live bodies and live media.
         reserved_bytes: held for work that is under way.
         limit_bytes: None when unlimited.
+        content_items: live ones.
     """
 
     plan_tier: str
     used_bytes: int
     reserved_bytes: int
     limit_bytes: int | None
+    content_items: int = 0
 
     @property
     def remaining_bytes(self) -> int | None:

@@ -10,20 +10,21 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from content import documents
-from content.models import Change, ContentVersion, SpooledDocument
+from content import cache, documents
+from content.models import Change, ContentVersion, SpooledDocument, SpooledRecord
 from content.stores.zerodb import ZeroDBStore
 from dr import archives
 from dr.archives.bigquery import CONTENT_TABLE, BigQueryArchive
+from engarde.common import redis as redis_client
 from engarde.common.scopes import system_scope
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 
 
-def zerodb(method: str, path: str, **body: Any) -> Any:
-    """Call ZeroDB's API on the documents' collection."""
+def zerodb(method: str, path: str, *, collection: str = "content_items", **body: Any) -> Any:
+    """Call ZeroDB's API on a collection."""
     project = settings.ZERODB_BASE_PATH.format(project_id=settings.ZERODB_PROJECT_ID)
-    url = f"{settings.ZERODB_BASE_URL}{project}/database/tables/content_items{path}"
+    url = f"{settings.ZERODB_BASE_URL}{project}/database/tables/{collection}{path}"
     answer = requests.request(method, url, json=body, headers={"X-API-Key": settings.ZERODB_API_KEY}, timeout=10)
     answer.raise_for_status()
     return answer.json()
@@ -62,6 +63,14 @@ def lose_postgres_rows(*content_ids: str) -> None:
             cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
 
+def lose_postgres_version(content_id: str, version: int) -> None:
+    """Take one version out of PostgreSQL as a disaster would."""
+    with system_scope("a test loses a version"), connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE content_versions DISABLE TRIGGER USER")
+        cursor.execute("DELETE FROM content_versions WHERE content_id = %s AND version = %s", [content_id, version])
+        cursor.execute("ALTER TABLE content_versions ENABLE TRIGGER USER")
+
+
 def versions(content_id: str) -> list[ContentVersion]:
     """Return an item's versions, oldest first."""
     with system_scope("a test looks"):
@@ -72,6 +81,21 @@ def spooled(content_id: str) -> list[SpooledDocument]:
     """Return an item's spooled documents, oldest first."""
     with system_scope("a test looks"):
         return list(SpooledDocument.objects.filter(content_id=UUID(content_id)).order_by("version"))
+
+
+def forget_copies() -> None:
+    """Empty the caches: this process's memory and what is shared in Redis."""
+    documents.start_afresh()
+    names = list(redis_client.client().scan_iter(f"{cache.KEY_PREFIX}*", count=1000))
+    if names:
+        redis_client.client().delete(*names)
+
+
+def records(content_id: str) -> list[SpooledRecord]:
+    """Return what ZeroDB is to be told of an item, by collection and key."""
+    with system_scope("a test looks"):
+        rows = SpooledRecord.objects.filter(key__startswith=content_id)
+        return list(rows.order_by("collection", "key"))
 
 
 def make_due(*content_ids: str) -> None:
@@ -94,7 +118,7 @@ def give_up(content_id: str) -> None:
 def zerodb_away(monkeypatch: Any) -> Iterator[None]:
     """Have ZeroDB's address lead nowhere."""
     options = {**settings.CONTENT_STORE_OPTIONS, "base_url": NOBODY_LISTENS, "attempts": 1}
-    store = ZeroDBStore(**options, connect_timeout=0.2)
+    store = ZeroDBStore(**{**options, "connect_timeout": 0.2})
     with monkeypatch.context() as patch:
         patch.setattr(documents, "document_store", lambda: store)
         yield
