@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help up demo test soak lint format clean
+.PHONY: help up demo test soak bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: $(VENV)/.installed-dev ## run the test suite at small size
 
 soak: $(VENV)/.installed-dev ## run the fault, race and scale tests at full size too
 	@exec $(BIN)/python -m pytest -m "soak or not soak" --timeout 1800
+
+bench: $(VENV)/.installed-dev ## print the benchmark table: each figure beside its baseline of the same run
+	@exec $(BIN)/python -m tests.bench
 
 lint: $(VENV)/.installed-dev ## formatters, linters, types, import contracts, migration and deployment checks, OpenAPI
 	$(BIN)/ruff format --check .
