@@ -1,6 +1,7 @@
 """What differs between two versions: fields with both values, and the body as a unified diff."""
 
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from typing import Any
 
 from rapidfuzz.distance import LCSseq
@@ -25,18 +26,23 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[st
 
 
 def body_diff(before: str, after: str, names: tuple[str, str]) -> str | None:
-    """Return the unified diff of two bodies, empty for equal ones; None where one is over 1 MiB or 10,000 lines.
+    """Return the unified diff of two bodies, empty for equal ones; None where one is over 1 MiB or 10,000 lines, equal or not.
 
     The longest common subsequence comes from a bit-parallel algorithm: the standard library's takes minutes for hostile
     bodies of that size.
     """
-    if before == after:
-        return ""
-    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    old, new = _lines(before), _lines(after)
     if max(len(old), len(new)) > MAX_LINES or max(len(before.encode()), len(after.encode())) > MAX_BYTES:
         return None
+    if before == after:
+        return ""
     hunks = "".join(line for group in _groups(_opcodes(old, new)) for line in _hunk(group, old, new))
     return f"--- {names[0]}\n+++ {names[1]}\n{hunks}"
+
+
+def _lines(body: str) -> list[str]:
+    """Return a body's lines with their ends; only a line feed ends one, as for `patch`."""
+    return list(StringIO(body, newline="\n"))
 
 
 def _opcodes(old: list[str], new: list[str]) -> list[Opcode]:

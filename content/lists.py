@@ -1,6 +1,6 @@
 """Lists of items: filters, sorts, pages and cursors, totals, and the beginning of each body or all of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -11,21 +11,22 @@ import orjson
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from content import queries, search
-from content.documents import FoundDocument
 from content.items import Item
 from content.models import ContentItem, Platform, Tag
 from content.preview import READ_AHEAD
 from engarde.accounts import queries as account_queries
 from engarde.common import cursors
-from engarde.common.paging import MAX_PAGE, Page
+from engarde.common.paging import Page
 from engarde.common.scopes import tenant_scope
 from quotas import queries as quota_queries
 from quotas.usage import Usage
 
 PIECE_BYTES = 8 * 1024**2
 MAX_BODIES_BYTES = 16 * 1024**2
+SHORT_BYTES = 4 * READ_AHEAD
 COUNTED = 10_000
 
+Place = list[Any]  # the sort values that a cursor is made of
 RELEVANCE = "relevance"
 SORTS: dict[str, tuple[str, type, bool]] = {
     "-created_at": ("created_at", datetime, True),
@@ -75,14 +76,19 @@ class Listing:
     @cached_property
     def digest(self) -> str:
         """What its cursors belong to."""
-        return cursors.digest({**self.filters, "sort": self.sort})
+        return cursors.digest({**self.filters, "tags": sorted(set(self.tags)), "sort": self.sort})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedPage(Page[Item]):
-    """A page of items, with the tenant's usage, which every answer tells."""
+    """A page of items, with the tenant's usage, which every answer tells.
+
+    Attributes:
+        omitted: items whose bodies were asked for and would have made the answer too large.
+    """
 
     usage: Usage
+    omitted: frozenset[UUID]
 
 
 def list_items(*, tenant_id: UUID, listing: Listing) -> ListedPage:
@@ -97,17 +103,20 @@ def list_items(*, tenant_id: UUID, listing: Listing) -> ListedPage:
         usage = quota_queries.usage_in_scope(tenant_id=tenant_id)
         matching, query = _matching(tenant_id, listing)
         rows = _rows(tenant_id, matching, listing, query)
-        total, is_estimate = _total(tenant_id, matching, listing)
-    items, more = rows[: listing.size], len(rows) > listing.size
+        total, is_estimate = _total(matching, listing, all_items=usage.content_items)
+    items, more = [item for item, _ in rows[: listing.size]], len(rows) > listing.size
+    omitted = _without_room(items) if listing.with_body else frozenset()
+    whole = {item.id for item in items} - omitted if listing.with_body else set()
     return ListedPage(
-        rows=list(_read(tenant_id, items, with_body=listing.with_body)),
+        rows=list(_read(tenant_id, items, whole)),
         number=listing.page,
         size=listing.size,
         total=total,
         is_estimate=is_estimate,
         has_next=more,
-        next_cursor=_cursor_after(items, listing) if more else None,
+        next_cursor=cursors.encode(rows[listing.size - 1][1], listing.digest) if more else None,
         usage=usage,
+        omitted=omitted,
     )
 
 
@@ -144,15 +153,10 @@ def _languages(tenant_id: UUID, listing: Listing) -> set[str]:
     return {search.language_of(tag) for tag in wanted}
 
 
-def _rows(tenant_id: UUID, matching: QuerySet[ContentItem], listing: Listing, query: Any) -> list[Item]:
-    """Return the page's items and one more, if there is one."""
+def _rows(tenant_id: UUID, matching: QuerySet[ContentItem], listing: Listing, query: Any) -> list[tuple[Item, Place]]:
+    """Return the page's items and one more, if there is one, each with its place in the list."""
     if listing.sort == RELEVANCE:
-        start = _offset(listing)
-        ids = search.ranked_ids(
-            tenant_id=tenant_id, items=matching, query=query, start=start, stop=start + listing.size + 1
-        )
-        found = {item.id: item for item in queries.as_items(ContentItem.objects.filter(id__in=ids))} if ids else {}
-        return [found[one] for one in ids]
+        return _best(tenant_id, matching, listing, query)
     name, kind, is_descending = SORTS[listing.sort]
     order = [F(name).desc(), F("id").desc()] if is_descending else [F(name), F("id")]
     rows, start = matching.order_by(*order), 0
@@ -160,13 +164,31 @@ def _rows(tenant_id: UUID, matching: QuerySet[ContentItem], listing: Listing, qu
         start = _offset(listing)
     else:
         rows = rows.filter(_after(listing.cursor, listing.digest, name, kind, is_descending=is_descending))
-    return queries.as_items(rows[start : start + listing.size + 1])
+    items = queries.as_items(rows[start : start + listing.size + 1])
+    return [(item, [_plain(getattr(item, name)), item.id]) for item in items]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _best(tenant_id: UUID, matching: QuerySet[ContentItem], listing: Listing, query: Any) -> list[tuple[Item, Place]]:
+    among: dict[str, Any] = {"tenant_id": tenant_id, "items": matching, "query": query, "count": listing.size + 1}
+    if listing.cursor is None:
+        ranking = search.best(**among, start=_offset(listing))
+    else:
+        *last, time, oldest_id = cursors.decode(listing.cursor, listing.digest, [float, datetime, UUID, datetime, UUID])
+        ranking = search.best_after(**among, after=search.Match(*last), oldest=(time, oldest_id))
+    ids, oldest = [match.id for match in ranking.matches], [_plain(value) for value in ranking.oldest]
+    items = {item.id: item for item in queries.as_items(ContentItem.objects.filter(id__in=ids))} if ids else {}
+    return [
+        (items[match.id], [match.rank, _plain(match.created_at), match.id, *oldest])
+        for match in ranking.matches
+        if match.id in items
+    ]
 
 
 def _offset(listing: Listing) -> int:
-    if listing.cursor is not None:
-        [offset] = cursors.decode(listing.cursor, listing.digest, [int])
-        return min(max(0, int(offset)), MAX_PAGE)
     return ((listing.page or 1) - 1) * listing.size
 
 
@@ -177,19 +199,16 @@ def _after(cursor: str, digest: str, name: str, kind: type, *, is_descending: bo
     return Q(**{f"{name}__{within}": value}) & (Q(**{f"{name}__{beyond}": value}) | Q(**{f"id__{beyond}": last_id}))
 
 
-def _cursor_after(items: Sequence[Item], listing: Listing) -> str:
-    if listing.sort == RELEVANCE:
-        return cursors.encode([_offset(listing) + listing.size], listing.digest)
-    value = getattr(items[-1], SORTS[listing.sort][0])
-    return cursors.encode([value.isoformat() if isinstance(value, datetime) else value, items[-1].id], listing.digest)
+def _total(matching: QuerySet[ContentItem], listing: Listing, *, all_items: int) -> tuple[int | None, bool]:
+    """Return how many items there are in all, and whether to take that for an estimate.
 
-
-def _total(tenant_id: UUID, matching: QuerySet[ContentItem], listing: Listing) -> tuple[int | None, bool]:
-    """Return how many items there are in all, and whether that is the planner's estimate."""
+    Args:
+        all_items: the tenant's counter of live items, which is exact.
+    """
     if listing.count == "none":
         return None, False
     if not listing.filters:
-        return quota_queries.content_items(tenant_id=tenant_id), False
+        return all_items, listing.count is None and all_items > COUNTED
     if listing.count == "exact":
         return matching.count(), False
     counted = 0 if listing.count == "estimated" else matching.order_by()[: COUNTED + 1].count()
@@ -203,18 +222,25 @@ def _estimate(matching: QuerySet[ContentItem]) -> int:
     return int(plan["Plan"]["Plan Rows"])
 
 
-def _read(tenant_id: UUID, items: Sequence[Item], *, with_body: bool) -> Iterator[Item]:
-    """Yield items with their documents, shortened unless their bodies are wanted."""
-    room = MAX_BODIES_BYTES if with_body else 0
+def _without_room(items: Sequence[Item]) -> frozenset[UUID]:
+    """Return the items whose bodies would take an answer over MAX_BODIES_BYTES."""
+    omitted, room = set(), MAX_BODIES_BYTES
+    for item in items:
+        if item.size_bytes > room:
+            omitted.add(item.id)
+        else:
+            room -= item.size_bytes
+    return frozenset(omitted)
+
+
+def _read(tenant_id: UUID, items: Sequence[Item], whole: Container[UUID]) -> Iterator[Item]:
+    """Yield items with their documents; large ones with the beginning of their body only, but for `whole` ones."""
     for piece in pieces(items):
         for item in queries.with_documents(tenant_id=tenant_id, items=piece):
-            fits = item.size_bytes <= room
-            room -= item.size_bytes if fits else 0
-            yield item if fits or item.document is None else _shortened(item, item.document)
-
-
-def _shortened(item: Item, document: FoundDocument) -> Item:
-    return replace(item, document=document.shortened(READ_AHEAD))
+            if item.document is None or item.id in whole or item.size_bytes <= SHORT_BYTES:
+                yield item
+            else:
+                yield replace(item, document=item.document.shortened(READ_AHEAD))
 
 
 def pieces(items: Sequence[Item]) -> Iterator[list[Item]]:

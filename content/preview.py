@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from html import unescape
 
 LENGTH = 200
+FIRST_LOOK = 600
+LONGEST_ENTITY = 40
 READ_AHEAD = 8_000  # markup that is skipped to find enough text; bounds the work on huge bodies
 
 SPACE = re.compile(r"\s+")
@@ -13,7 +16,15 @@ HIDDEN = ("script", "style")
 
 def preview_of(body: str) -> str:
     """Return the first 200 characters of a body as text: HTML tags are left out and runs of space become one."""
-    return text_of(body, READ_AHEAD)[:LENGTH]
+    text = _beginning(body[:FIRST_LOOK])
+    # An entity or tag may be cut at the end of what was looked at, never before the end of a preview with room to spare.
+    return (text if len(text) > LENGTH + LONGEST_ENTITY else text_of(body, READ_AHEAD))[:LENGTH]
+
+
+@lru_cache(maxsize=2048)
+def _beginning(markup: str) -> str:
+    """Return the text of a body's beginning; lists show the same ones again and again."""
+    return text_of(markup, FIRST_LOOK)
 
 
 def text_of(body: str, characters: int) -> str:

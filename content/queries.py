@@ -35,6 +35,7 @@ ITEM_COLUMNS = (
     "updated_at",
     "deleted_at",
 )
+SHA256 = ITEM_COLUMNS.index("sha256")
 
 
 class DocumentUnavailable(Problem):
@@ -166,8 +167,9 @@ def as_items(rows: QuerySet[ContentItem]) -> list[Item]:
 
 
 def _item(*columns: Any) -> Item:
-    item = Item(*columns)
-    return replace(item, sha256=bytes(item.sha256))
+    values = list(columns)
+    values[SHA256] = bytes(values[SHA256])
+    return Item(*values)
 
 
 def make_item(

@@ -6,17 +6,23 @@ has no row security: always by tenant, and joined to items under theirs.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from django.contrib.postgres.search import SearchQuery, SearchRank
 from django.db import connection
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from content.models import ContentItem, SearchEntry
 from content.preview import text_of
 
 MAX_INDEXED_CHARACTERS = 100_000
 RANKED = 1000
+MOST_RANKED = 2000  # with those that were made since somebody began to read
+UNRANKED = -1.0
+Moment = tuple[datetime, UUID]
+EVER: Moment = (datetime.min.replace(tzinfo=UTC), UUID(int=0))  # before every item
 LANGUAGES = {
     "ar": "arabic",
     "ca": "catalan",
@@ -52,8 +58,9 @@ LANGUAGES = {
 PLAIN = "simple"
 PUT = """
 INSERT INTO content_search (content_id, tenant_id, language, words)
-SELECT content_id, %s, language, content_words(language, title, body)
-FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) AS entry (content_id, language, title, body)
+SELECT content_id, %(tenant)s, language, content_words(language, title, body)
+FROM unnest(%(indexed_ids)s::uuid[], %(languages)s::text[], %(titles)s::text[], %(texts)s::text[])
+     AS entry (content_id, language, title, body)
 ON CONFLICT (content_id) DO UPDATE SET language = excluded.language, words = excluded.words"""
 
 
@@ -74,12 +81,19 @@ def language_of(tag: str) -> str:
 
 def put(*, tenant_id: UUID, entries: Sequence[Entry]) -> None:
     """Inside the tenant's scope, index items."""
-    if not entries:
-        return
-    texts = [text_of(entry.body, MAX_INDEXED_CHARACTERS) for entry in entries]
-    ids, languages = [entry.content_id for entry in entries], [entry.language for entry in entries]
-    with connection.cursor() as cursor:
-        cursor.execute(PUT, [tenant_id, ids, languages, [entry.title for entry in entries], texts])
+    if entries:
+        with connection.cursor() as cursor:
+            cursor.execute(PUT, {"tenant": tenant_id, **columns(entries)})
+
+
+def columns(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return entries as PUT takes them."""
+    return {
+        "indexed_ids": [entry.content_id for entry in entries],
+        "languages": [entry.language for entry in entries],
+        "titles": [entry.title for entry in entries],
+        "texts": [text_of(entry.body, MAX_INDEXED_CHARACTERS) for entry in entries],
+    }
 
 
 def query_for(text: str, languages: Collection[str]) -> SearchQuery:
@@ -105,18 +119,69 @@ def matching(*, tenant_id: UUID, query: SearchQuery) -> QuerySet[SearchEntry]:
     return SearchEntry.objects.filter(tenant_id=tenant_id, words=query)
 
 
-def ranked_ids(
-    *, tenant_id: UUID, items: QuerySet[ContentItem], query: SearchQuery, start: int, stop: int
-) -> list[UUID]:
-    """Inside the tenant's scope, return a slice of the matching items' ids, best first.
+@dataclass(frozen=True, slots=True, order=True)
+class Match:
+    """A matching item's place: better ones are greater, and of equally good ones the newer. UNRANKED ones come last."""
+
+    rank: float
+    created_at: datetime
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A run of matches, best first.
+
+    Attributes:
+        oldest: time and id of the oldest match that is ranked. It stays the same while somebody reads on after a match, so
+            that what comes and goes meanwhile moves no other match across it.
+    """
+
+    matches: Sequence[Match]
+    oldest: Moment
+
+
+def best(*, tenant_id: UUID, items: QuerySet[ContentItem], query: SearchQuery, start: int, count: int) -> Ranking:
+    """Inside the tenant's scope, return so many matching items from a position, best first.
 
     Ranking reads every match, so only the newest thousand are ranked; those after them follow newest first.
     """
-    newest = items.order_by("-created_at", "-id").values_list("id", flat=True)
-    if stop > RANKED:
-        ids = list(newest[max(start, RANKED) : stop])
-        head = ranked_ids(tenant_id=tenant_id, items=items, query=query, start=start, stop=RANKED)
-        return (head if start < RANKED else []) + ids
-    found = SearchEntry.objects.filter(tenant_id=tenant_id, content_id__in=list(newest[:RANKED]))
-    best = found.annotate(rank=SearchRank(F("words"), query)).order_by("-rank", "-content__created_at", "-content_id")
-    return list(best.values_list("content_id", flat=True)[start:stop])
+    newest = _newest(items, RANKED)
+    oldest = newest[-1] if len(newest) == RANKED else EVER
+    ranked = _ranked(tenant_id, newest, query)
+    matches = ranked[start : start + count]
+    skipped = max(0, start - len(ranked))
+    return Ranking(matches + _unranked(items, oldest, skipped, count - len(matches)), oldest)
+
+
+def best_after(
+    *, tenant_id: UUID, items: QuerySet[ContentItem], query: SearchQuery, after: Match, oldest: Moment, count: int
+) -> Ranking:
+    """Inside the tenant's scope, return so many matching items that come after one of a ranking, best first."""
+    if after.rank == UNRANKED:
+        return Ranking(_unranked(items, (after.created_at, after.id), 0, count), oldest)
+    newest = _newest(items.filter(~_older_than(oldest)), MOST_RANKED)
+    matches = [match for match in _ranked(tenant_id, newest, query) if match < after][:count]
+    return Ranking(matches + _unranked(items, oldest, 0, count - len(matches)), oldest)
+
+
+def _newest(items: QuerySet[ContentItem], count: int) -> list[Moment]:
+    return list(items.order_by("-created_at", "-id").values_list("created_at", "id")[:count])
+
+
+def _ranked(tenant_id: UUID, newest: Sequence[Moment], query: SearchQuery) -> list[Match]:
+    found = SearchEntry.objects.filter(tenant_id=tenant_id, content_id__in=[content_id for _, content_id in newest])
+    rows = found.annotate(rank=SearchRank(F("words"), query)).values_list("rank", "content__created_at", "content_id")
+    return sorted((Match(*row) for row in rows), reverse=True)
+
+
+def _unranked(items: QuerySet[ContentItem], before: Moment, skipped: int, count: int) -> list[Match]:
+    if count <= 0 or before == EVER:
+        return []
+    rows = items.filter(_older_than(before)).order_by("-created_at", "-id").values_list("created_at", "id")
+    return [Match(UNRANKED, *row) for row in rows[skipped : skipped + count]]
+
+
+def _older_than(moment: Moment) -> Q:
+    created_at, content_id = moment
+    return Q(created_at__lte=created_at) & (Q(created_at__lt=created_at) | Q(id__lt=content_id))

@@ -1,6 +1,7 @@
 """Shapes of requests and answers."""
 
-from datetime import datetime, timedelta
+from collections.abc import Container
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from content.items import Item
 from content.lists import RELEVANCE, SORTS, Listing
 from content.models import ChangeType, ContentType, ContentVersion, Status
 from content.preview import preview_of
+from engarde.common import cursors
 from engarde.common.fields import (
     MetadataField,
     QueryIntegerField,
@@ -71,7 +73,7 @@ class ListQuery(PageQuery):
     """Filters, sort and page of a list of items."""
 
     page = QueryIntegerField(min_value=1, max_value=MAX_PAGE, required=False, help_text="From 1; not with a cursor.")
-    cursor = serializers.CharField(required=False, max_length=2000)
+    cursor = TextField(required=False, max_length=cursors.LONGEST)
     content_type = serializers.ChoiceField(choices=ContentType.choices, required=False)
     status = serializers.ChoiceField(choices=Status.choices, required=False)
     brand_id = serializers.UUIDField(required=False)
@@ -105,6 +107,8 @@ class ListQuery(PageQuery):
         Raises:
             ValidationError: naming each bad parameter.
         """
+        if not request.query_params:
+            return Listing()  # the most frequent list of all
         query = cls.parse(request)
         until = query.get("date_to")
         return Listing(
@@ -123,9 +127,14 @@ class ListQuery(PageQuery):
             search=query.get("search"),
             since=start_of(query["date_from"]) if "date_from" in query else None,
             until=until if isinstance(until, datetime) else None,
-            before=start_of(until) + timedelta(days=1) if until and not isinstance(until, datetime) else None,
+            before=_day_after(until) if until and not isinstance(until, datetime) else None,
             deleted=query.get("deleted") == "true",
         )
+
+
+def _day_after(day: date) -> datetime | None:
+    """Return where a day ends; None for the last one of the calendar, after which there is nothing to leave out."""
+    return None if day == date.max else start_of(day) + timedelta(days=1)
 
 
 class ItemQuery(QuerySerializer):
@@ -272,14 +281,20 @@ def show_item(item: Item) -> dict[str, Any]:
     return _show(item) | {"body": item.fields["body"]}
 
 
-def show_summary(item: Item, *, with_body: bool = False) -> dict[str, Any]:
+def show_summary(item: Item) -> dict[str, Any]:
     """Return an item for a list; without its document, `preview` is null and the lists are empty."""
     body = item.fields.get("body")
-    shown = _show(item) | {"preview": None if body is None else preview_of(body)}
-    if not with_body:
-        return shown
-    is_whole = body is not None and len(body.encode()) == item.size_bytes
-    return shown | ({"body": body} if is_whole or body is None else {"body": None, "body_omitted": True})
+    return _show(item) | {"preview": None if body is None else preview_of(body)}
+
+
+def show_listed(item: Item, listing: Listing, omitted: Container[UUID]) -> dict[str, Any]:
+    """Return an item for a list, with its body where the list was asked for bodies and has room for this one."""
+    shown = show_summary(item)
+    if listing.with_body:
+        is_omitted = item.id in omitted
+        shown["body"] = None if is_omitted else item.fields.get("body")
+        shown |= {"body_omitted": True} if is_omitted else {}
+    return shown
 
 
 def show_exported(item: Item) -> dict[str, Any]:

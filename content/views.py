@@ -79,7 +79,7 @@ class ContentListView(ItemView):
         listing = serializers.ListQuery.listing(request)
         page = lists.list_items(tenant_id=caller(request).require_tenant(), listing=listing)
         self.usage = page.usage
-        rows = [serializers.show_summary(item, with_body=listing.with_body) for item in page.rows]
+        rows = [serializers.show_listed(item, listing, page.omitted) for item in page.rows]
         return Response(page.envelope(rows))
 
     @extend_schema(
@@ -92,7 +92,7 @@ class ContentListView(ItemView):
         """Create an item."""
         tenant_id, now = caller(request).require_tenant(), timezone.now()
         fields = parse(serializers.ContentInput, request)
-        fingerprint = idempotency.fingerprint_of("POST", request.path, request.data)
+        fingerprint = idempotency.fingerprint_of("POST", request.path_info, request.data)
         key = idempotency.key_of(request)
         with idempotency.attempt(tenant_id=tenant_id, key=key, fingerprint=fingerprint, now=now) as attempt:
             if attempt.kept:

@@ -381,7 +381,7 @@ class Migration(migrations.Migration):
                         to="accounts.brand",
                     ),
                 ),
-                ("language", models.CharField(max_length=20)),
+                ("language", models.CharField(max_length=35)),
             ],
             options={
                 "db_table": "content_indexed_brands",
@@ -601,6 +601,24 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="media",
             constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="media_row_security"),
+        ),
+        migrations.AddIndex(
+            model_name="media",
+            index=models.Index(
+                models.F("tenant"),
+                models.OrderBy(models.F("created_at"), descending=True),
+                models.OrderBy(models.F("id"), descending=True),
+                name="media_newest",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="media",
+            index=models.Index(
+                models.F("tenant"),
+                models.F("content_id"),
+                condition=models.Q(("content_id__isnull", False)),
+                name="media_of_item",
+            ),
         ),
         migrations.AddConstraint(
             model_name="mediause",

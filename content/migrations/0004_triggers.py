@@ -64,7 +64,7 @@ BEGIN
         )
         SELECT max(next_attempt_at) INTO busy_until FROM gone WHERE uploaded_at IS NULL AND attempts > 0;
         PERFORM content_spool_removal('content_items', OLD.content_id || ':' || encode(OLD.sha256, 'hex'),
-                                      OLD.tenant_id, least(busy_until, now() + interval '1 minute'));
+                                      OLD.tenant_id, least(coalesce(busy_until, now()), now() + interval '1 minute'));
     END IF;
     IF OLD.version > 1 THEN
         PERFORM content_spool_removal('content_versions', OLD.content_id || ':' || OLD.version, OLD.tenant_id);

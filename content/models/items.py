@@ -205,11 +205,11 @@ class SearchEntry(models.Model):
 
 
 class IndexedBrand(models.Model):
-    """The language under which all of a brand's items are indexed; another one in the brand means to index them anew."""
+    """The language tag under which all of a brand's items are indexed; another one in the brand means to index them anew."""
 
     brand = models.OneToOneField(Brand, models.CASCADE, primary_key=True, related_name="+", db_constraint=False)
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
-    language = models.CharField(max_length=20)
+    language = models.CharField(max_length=35)
 
     class Meta:
         db_table = "content_indexed_brands"
