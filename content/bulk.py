@@ -1,5 +1,6 @@
 """Bulk actions: many items in a constant number of statements, each with a result of its own; one never sinks the rest."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,11 +13,13 @@ from content.items import Item
 from content.models import ContentItem, Status
 from content.writing import Draft
 from engarde.accounts import queries as account_queries
+from engarde.common.converters import IdConverter
 from engarde.common.problems import Invalid, NotFound, Problem
 from engarde.common.scopes import tenant_scope
 from quotas import operations as quota_operations
 
 MAX_LABELS = 100
+ID = re.compile(IdConverter.regex)
 
 
 class Action(StrEnum):
@@ -36,26 +39,27 @@ STATUS_OF = {Action.PUBLISH: Status.PUBLISHED, Action.ARCHIVE: Status.ARCHIVED}
 class Result:
     """What became of one item: the HTTP status it would have had alone, and the problem's code if there was one."""
 
-    id: UUID
+    id: UUID | str
     status: int = 200
     code: str | None = None
 
     @classmethod
-    def of(cls, content_id: UUID, problem: Problem) -> "Result":
+    def of(cls, content_id: UUID | str, problem: Problem) -> "Result":
         """Return the result of an item that a problem stopped."""
         return cls(content_id, problem.status, problem.code)
 
 
 def run(
-    *, tenant_id: UUID, author_id: UUID, action: Action, ids: Sequence[UUID], tags: Sequence[str], now: datetime
+    *, tenant_id: UUID, author_id: UUID, action: Action, ids: Sequence[str], tags: Sequence[str], now: datetime
 ) -> list[Result]:
-    """Do something to each item; the results stand in the order of `ids`."""
-    wanted = list(dict.fromkeys(ids))
+    """Do something to each item; the results stand in the order of `ids`, of which one that is none is not found."""
+    known = {one: UUID(one) for one in ids if ID.fullmatch(one)}
+    wanted = list(dict.fromkeys(known.values()))
     if action in {Action.DELETE, Action.RESTORE}:
         done = _move(tenant_id, author_id, wanted, now, into_trash=action == Action.DELETE)
     else:
         done = _edit(tenant_id, author_id, wanted, now, _change(action, tags))
-    return [done[one] for one in ids]
+    return [done[known[one]] if one in known else Result.of(one, NotFound("content item")) for one in ids]
 
 
 def _move(
@@ -69,7 +73,7 @@ def _move(
         if not into_trash:
             refused = quota_operations.over_limit(tenant_id=tenant_id, sizes=[item.size_bytes for item in items])
             results |= {items[at].id: Result(items[at].id, 403, "storage_quota_exceeded") for at in refused}
-            items = [item for item in items if results[item.id].code is None]
+        items = sorted((item for item in items if results[item.id].code is None), key=lambda item: item.id)
         drafts = [operations.trash_draft(item, now=now, deleted_at=now if into_trash else None) for item in items]
         writing.write(tenant_id=tenant_id, author_id=author_id, drafts=drafts, columns=operations.TRASHED, now=now)
         sign = -1 if into_trash else 1
@@ -96,7 +100,8 @@ def _change(action: Action, tags: Sequence[str]) -> Change:
 
 
 def _merged(present: Iterable[str], added: Iterable[str]) -> list[str]:
-    merged = list(dict.fromkeys([*present, *added]))
+    merged = list(present)
+    merged += [tag for tag in dict.fromkeys(added) if tag not in merged]
     if len(merged) > MAX_LABELS:
         raise Invalid("tags", f"The item would have {len(merged)} tags; at most {MAX_LABELS} are allowed.")
     return merged
@@ -109,7 +114,10 @@ def _edit(tenant_id: UUID, author_id: UUID, ids: Sequence[UUID], now: datetime, 
     for _ in range(operations.TRIES_UNDER_CONTENTION):
         with tenant_scope(tenant_id):
             rows = ContentItem.objects.filter(tenant_id=tenant_id, id__in=left, deleted_at=None)
-            items, languages = queries.as_items(rows), account_queries.brand_languages(tenant_id=tenant_id)
+            items, languages = (
+                queries.as_items(rows.order_by("id")),
+                account_queries.brand_languages(tenant_id=tenant_id),
+            )
         found = {item.id for item in items}
         done |= {one: Result.of(one, NotFound("content item")) for one in left if one not in found}
         left = []

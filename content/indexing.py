@@ -1,11 +1,12 @@
 """Indexing items anew: those of a brand whose language changed, and those that came back from a backup."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
-from django.db.models import F, OuterRef, Q, Subquery
+from django.db.models import Exists, OuterRef, Q, Subquery
 
 from content import queries, search, writing
 from content.items import Item
@@ -17,40 +18,58 @@ from engarde.common.scopes import system_scope, tenant_scope
 log = structlog.get_logger(__name__)
 
 BATCH = 100
+LONGEST_WRITE = timedelta(minutes=1)
 
 
-def index_changed_brands() -> int:
+def index_changed_brands(*, now: datetime) -> int:
     """Index the items of brands whose language is another one than their items are indexed in; return how many items."""
     done, last = 0, UUID(int=0)
-    while brands := _changed_brands(last):
-        done += sum(_index_brand(*brand) for brand in brands)
+    while brands := _changed_brands(last, now):
+        done += sum(_index_brand(*brand, now) for brand in brands)
         last = brands[-1][1]
     return done
 
 
-def _changed_brands(last: UUID) -> list[tuple[UUID, UUID, str]]:
-    indexed = IndexedBrand.objects.filter(brand_id=OuterRef("id")).values("language")
+def _changed_brands(last: UUID, now: datetime) -> list[tuple[UUID, UUID, str]]:
+    """Return brands that are not indexed in their language, or were lately: a write of then may have come after that."""
+    indexed = IndexedBrand.objects.filter(brand_id=OuterRef("id"), language=OuterRef("language"))
+    settled = indexed.filter(Q(is_settled=True) | Q(indexed_at__gt=now - LONGEST_WRITE))
     with system_scope("find brands to index anew"):
-        brands = account_queries.brands_of_all_tenants().filter(id__gt=last).annotate(indexed=Subquery(indexed))
-        changed = brands.filter(Q(indexed=None) | ~Q(indexed=F("language"))).order_by("id")
+        changed = account_queries.brands_of_all_tenants().filter(~Exists(settled), id__gt=last).order_by("id")
         return list(changed.values_list("tenant_id", "id", "language")[:BATCH])
 
 
-def _index_brand(tenant_id: UUID, brand_id: UUID, tag: str) -> int:
-    language, last, done = search.language_of(tag), UUID(int=0), 0
+def _index_brand(tenant_id: UUID, brand_id: UUID, tag: str, now: datetime) -> int:
+    language, last, done, is_complete = search.language_of(tag), UUID(int=0), 0, True
     while items := _items_in_other_languages(tenant_id, brand_id, language, last):
-        found = queries.with_documents(tenant_id=tenant_id, items=items)
-        entries = [_entry(item, language) for item in found if item.document]
-        with tenant_scope(tenant_id):
-            search.put(tenant_id=tenant_id, entries=entries)
-        if len(entries) < len(items):
-            log.warning("some items are not indexed yet: their documents cannot be read", brand_id=str(brand_id))
-            return done
-        done, last = done + len(items), items[-1].id
-    with tenant_scope(tenant_id):
-        if account_queries.brand_languages(tenant_id=tenant_id).get(brand_id) == tag:
-            IndexedBrand.objects.update_or_create(brand_id=brand_id, defaults={"tenant_id": tenant_id, "language": tag})
+        readable = [item for item in queries.with_documents(tenant_id=tenant_id, items=items) if item.document]
+        is_complete &= len(readable) == len(items)
+        done += _put(tenant_id, readable, language)
+        last = items[-1].id
+    if is_complete:
+        _note(tenant_id, brand_id, tag, now)
+    else:
+        log.warning("some items are not indexed yet: their documents cannot be read", brand_id=str(brand_id))
     return done
+
+
+def _put(tenant_id: UUID, items: Sequence[Item], language: str) -> int:
+    """Index those items that are still what was read: a later write has indexed its own words."""
+    with tenant_scope(tenant_id):
+        versions = queries.lock_versions(tenant_id=tenant_id, content_ids=[item.id for item in items])
+        same = [item for item in items if versions.get(item.id) == item.version]
+        search.put(tenant_id=tenant_id, entries=[_entry(item, language) for item in same])
+    return len(same)
+
+
+def _note(tenant_id: UUID, brand_id: UUID, tag: str, now: datetime) -> None:
+    """Note that a brand is indexed; the second time in a row, that it needs no more looks."""
+    with tenant_scope(tenant_id):
+        if account_queries.brand_languages(tenant_id=tenant_id).get(brand_id) != tag:
+            return
+        noted = IndexedBrand.objects.filter(brand_id=brand_id, language=tag).exists()
+        values = {"tenant_id": tenant_id, "language": tag, "indexed_at": now, "is_settled": noted}
+        IndexedBrand.objects.update_or_create(brand_id=brand_id, defaults=values)
 
 
 def _items_in_other_languages(tenant_id: UUID, brand_id: UUID, language: str, last: UUID) -> list[Item]:

@@ -103,7 +103,7 @@ def list_items(*, tenant_id: UUID, listing: Listing) -> ListedPage:
         usage = quota_queries.usage_in_scope(tenant_id=tenant_id)
         matching, query = _matching(tenant_id, listing)
         rows = _rows(tenant_id, matching, listing, query)
-        total, is_estimate = _total(matching, listing, all_items=usage.content_items)
+        total, is_estimate = _total(matching, listing, seen=len(rows), all_items=usage.content_items)
     items, more = [item for item, _ in rows[: listing.size]], len(rows) > listing.size
     omitted = _without_room(items) if listing.with_body else frozenset()
     whole = {item.id for item in items} - omitted if listing.with_body else set()
@@ -199,10 +199,11 @@ def _after(cursor: str, digest: str, name: str, kind: type, *, is_descending: bo
     return Q(**{f"{name}__{within}": value}) & (Q(**{f"{name}__{beyond}": value}) | Q(**{f"id__{beyond}": last_id}))
 
 
-def _total(matching: QuerySet[ContentItem], listing: Listing, *, all_items: int) -> tuple[int | None, bool]:
+def _total(matching: QuerySet[ContentItem], listing: Listing, *, seen: int, all_items: int) -> tuple[int | None, bool]:
     """Return how many items there are in all, and whether to take that for an estimate.
 
     Args:
+        seen: rows of this page and the one after it, of which an estimate must not know less.
         all_items: the tenant's counter of live items, which is exact.
     """
     if listing.count == "none":
@@ -214,7 +215,8 @@ def _total(matching: QuerySet[ContentItem], listing: Listing, *, all_items: int)
     counted = 0 if listing.count == "estimated" else matching.order_by()[: COUNTED + 1].count()
     if listing.count is None and counted <= COUNTED:
         return counted, False
-    return max(counted, _estimate(matching)), True
+    before = ((listing.page or 1) - 1) * listing.size if seen else 0
+    return max(counted, before + seen, _estimate(matching)), True
 
 
 def _estimate(matching: QuerySet[ContentItem]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -265,15 +265,24 @@ def delete_content(*, tenant_id: UUID, author_id: UUID, content_id: UUID, now: d
 
 
 def undelete_content(*, tenant_id: UUID, author_id: UUID, content_id: UUID, now: datetime) -> Written:
-    """Take an item out of the trash.
+    """Take an item out of the trash. Where no tier can give its document now, it comes back without one in the answer.
 
     Raises:
         NotFound: the tenant has no such item.
         NotDeleted: it is not in the trash.
         StorageQuotaExceeded: it does not fit any more.
-        DocumentUnavailable: its document cannot be read now.
     """
-    found = queries.get_item(tenant_id=tenant_id, content_id=content_id, trashed=None)
+    try:
+        written = _undelete(tenant_id, author_id, content_id, now)
+    except quota_operations.StorageQuotaExceeded as refused:
+        # Inside the transaction the item was out of the trash already, so it was missing from what can be freed.
+        quota_operations.require_room(tenant_id=tenant_id, size_bytes=refused.extra["requested_bytes"])
+        raise
+    [item] = queries.with_documents(tenant_id=tenant_id, items=[written.item])
+    return Written(item, written.usage)
+
+
+def _undelete(tenant_id: UUID, author_id: UUID, content_id: UUID, now: datetime) -> Written:
     with tenant_scope(tenant_id):
         current = queries.lock(tenant_id=tenant_id, content_ids=[content_id]).get(content_id)
         if current is None:
@@ -283,7 +292,7 @@ def undelete_content(*, tenant_id: UUID, author_id: UUID, content_id: UUID, now:
         draft = trash_draft(current, now=now, deleted_at=None)
         [item] = writing.write(tenant_id=tenant_id, author_id=author_id, drafts=[draft], columns=TRASHED, now=now)
         usage = quota_operations.charge(tenant_id=tenant_id, size_bytes=item.size_bytes, items=1)
-    return Written(replace(item, document=found.document), usage)
+    return Written(item, usage)
 
 
 def trash_draft(current: Item, *, now: datetime, deleted_at: datetime | None) -> Draft:
@@ -310,7 +319,7 @@ def trash_draft(current: Item, *, now: datetime, deleted_at: datetime | None) ->
 def restore_version(
     *, tenant_id: UUID, author_id: UUID, content_id: UUID, version: int, now: datetime, match: Match = ANY
 ) -> Written:
-    """Make an old version the newest again, as a version of its own.
+    """Make an old version the newest again, as a version of its own. The document of the current one is not needed.
 
     Media files that were deleted since are left out. A brand that was deleted since stays the current one.
 
@@ -318,11 +327,11 @@ def restore_version(
         NotFound: the tenant has no such live item, or it has no such version.
         PreconditionFailed: the item is not what `match` names.
         StorageQuotaExceeded: it does not fit.
-        DocumentUnavailable: a document cannot be read now.
+        DocumentUnavailable: the old version's document cannot be read now.
         Contended: others were faster every time.
     """
     for _ in range(TRIES_UNDER_CONTENTION):
-        current = queries.get_item(tenant_id=tenant_id, content_id=content_id)
+        current = queries.find_item(tenant_id=tenant_id, content_id=content_id)
         require_match(current, match)
         old = queries.get_item(tenant_id=tenant_id, content_id=content_id, version=version)
         fields = _restorable(current, {**EMPTY_FIELDS, **old.fields})

@@ -11,7 +11,8 @@ LONGEST_ENTITY = 40
 READ_AHEAD = 8_000  # markup that is skipped to find enough text; bounds the work on huge bodies
 
 SPACE = re.compile(r"\s+")
-HIDDEN = ("script", "style")
+HIDDEN = re.compile("script|style", re.IGNORECASE | re.ASCII)
+CLOSINGS = {name: re.compile(f"</{name}>", re.IGNORECASE | re.ASCII) for name in ("script", "style")}
 
 
 def preview_of(body: str) -> str:
@@ -51,10 +52,10 @@ def _opens_tag(markup: str, at: int) -> bool:
 
 def _end_of(markup: str, at: int) -> int:
     """Return where a tag, comment or hidden element that opens at `at` ends; what is never closed goes to the end."""
-    closing = "-->" if markup.startswith("<!--", at) else ">"
-    name = markup[at + 1 : at + 7].lower()
-    for hidden in HIDDEN:
-        if name.startswith(hidden):
-            closing = f"</{hidden}>"
-    end = markup.lower().find(closing, at) if closing.startswith("</") else markup.find(closing, at)
-    return end + len(closing) if end >= 0 else len(markup)
+    hidden = HIDDEN.match(markup, at + 1)
+    if hidden:
+        closing = CLOSINGS[hidden[0].lower()].search(markup, at)
+        return closing.end() if closing else len(markup)
+    closing_text = "-->" if markup.startswith("<!--", at) else ">"
+    end = markup.find(closing_text, at)
+    return end + len(closing_text) if end >= 0 else len(markup)

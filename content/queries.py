@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet, Sum
+from django.db import connection
+from django.db.models import F, FilteredRelation, Q, QuerySet, Sum
 from django.utils.dateparse import parse_datetime
 
 from content import documents
@@ -35,6 +36,13 @@ ITEM_COLUMNS = (
     "updated_at",
     "deleted_at",
 )
+# A document counts once, however many versions have it, and not at all while the item itself has it.
+OLD_BYTES = """
+SELECT coalesce(sum(size_bytes), 0)::bigint FROM (
+    SELECT DISTINCT version.content_id, version.sha256, version.size_bytes
+    FROM content_versions AS version JOIN content_storage_metadata AS item ON item.id = version.content_id
+    WHERE version.tenant_id = %s AND version.sha256 <> item.sha256
+) AS old"""
 SHA256 = ITEM_COLUMNS.index("sha256")
 
 
@@ -84,6 +92,17 @@ def get_item(*, tenant_id: UUID, content_id: UUID, version: int | None = None, t
     return _with_document(item, found)
 
 
+def find_item(*, tenant_id: UUID, content_id: UUID) -> Item:
+    """Return a live item, with its document if any tier can give it now.
+
+    Raises:
+        NotFound: the tenant has no such item.
+    """
+    with tenant_scope(tenant_id):
+        item = _find(tenant_id, content_id, None, trashed=False)
+    return with_documents(tenant_id=tenant_id, items=[item])[0]
+
+
 def read_item(*, tenant_id: UUID, content_id: UUID, version: int | None = None, known: Match = ANY) -> Read:
     """Return a live item with its document, for its reader.
 
@@ -118,7 +137,7 @@ def _older(item: Item, version: int) -> Item:
     """Return an item as an older version's row has it; the document adds the rest."""
     row = ContentVersion.objects.filter(content_id=item.id, version=version).first()
     if row is None:
-        raise NotFound("version of the content item")
+        raise NotFound(f"version {version} of the content item")
     return replace(
         item,
         version=row.version,
@@ -193,6 +212,12 @@ def lock_live(*, tenant_id: UUID, content_ids: Sequence[UUID]) -> dict[UUID, int
     return dict(rows.select_for_update().order_by("id").values_list("id", "version"))
 
 
+def lock_versions(*, tenant_id: UUID, content_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Inside the tenant's scope, lock items, in the trash too, and return their versions."""
+    rows = ContentItem.objects.filter(tenant_id=tenant_id, id__in=content_ids)
+    return dict(rows.select_for_update().order_by("id").values_list("id", "version"))
+
+
 def changed_since(*, content_id: UUID, version: int) -> list[str]:
     """Inside a scope, return the names of the fields that versions after this one changed."""
     later = ContentVersion.objects.filter(content_id=content_id, version__gt=version)
@@ -224,10 +249,7 @@ def with_documents(*, tenant_id: UUID, items: Collection[Item]) -> list[Item]:
 def freeable_bytes(*, tenant_id: UUID) -> dict[str, int]:
     """Inside the tenant's scope, return what the trash and superseded versions hold, in bytes."""
     trash = ContentItem.objects.filter(tenant_id=tenant_id).exclude(deleted_at=None)
-    newer = ContentVersion.objects.filter(content_id=OuterRef("content_id"), version__gt=OuterRef("version"))
-    old = ContentVersion.objects.filter(Exists(newer), tenant_id=tenant_id)
-    return {"trash_bytes": _sum(trash), "old_version_bytes": _sum(old)}
-
-
-def _sum(rows: Any) -> int:
-    return int(rows.aggregate(total=Sum("size_bytes"))["total"] or 0)
+    with connection.cursor() as cursor:
+        cursor.execute(OLD_BYTES, [tenant_id])
+        [old] = cursor.fetchone()
+    return {"trash_bytes": int(trash.aggregate(total=Sum("size_bytes", default=0))["total"]), "old_version_bytes": old}

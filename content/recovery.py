@@ -66,10 +66,11 @@ def recover_facts(*, tenant_id: UUID, copies: Sequence[ItemCopy], now: datetime,
     done = Recovered()
     locked = ContentItem.objects.select_for_update().order_by("id")
     here = {row.id: row for row in locked.filter(id__in=[copy.id for copy in copies])}
+    purged = _purged([copy.id for copy in copies])
     brands = account_queries.brand_languages(tenant_id=tenant_id)
     for copy in sorted(copies, key=lambda copy: copy.id):
         row = here.get(copy.id)
-        if row is not None and row.version >= copy.latest.version:
+        if copy.id in purged or (row is not None and row.version >= copy.latest.version):
             continue
         problem = _obstacle(copy, brands)
         if problem:
@@ -79,6 +80,12 @@ def recover_facts(*, tenant_id: UUID, copies: Sequence[ItemCopy], now: datetime,
         if not dry_run:
             _recover_item(tenant_id, copy, row, now, brands)
     return done
+
+
+def _purged(content_ids: Sequence[UUID]) -> set[UUID]:
+    """Return the items that were removed for good and of which the backup has not heard yet."""
+    lines = Change.objects.filter(entity_id__in=content_ids, op=Change.Op.PURGE, acked_at=None)
+    return set(lines.values_list("entity_id", flat=True))
 
 
 def _obstacle(copy: ItemCopy, brands: Collection[UUID]) -> str:

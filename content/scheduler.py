@@ -1,6 +1,7 @@
 """Publishing scheduled items when their time comes."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -14,13 +15,26 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 
+Due = tuple[datetime, UUID, UUID]
+
 
 def publish_due(*, now: datetime) -> int:
-    """Publish what is due and return how many items were; one that cannot be published now is tried next time."""
+    """Publish what is due and return how many items were; one that cannot be published now holds up no other."""
+    published, last = 0, None
+    while due := _due(now, last):
+        published += sum(_publish(tenant_id, content_id, now) for _, content_id, tenant_id in due)
+        last = due[-1]
+    return published
+
+
+def _due(now: datetime, last: Due | None) -> list[Due]:
+    """Return the items that are due, from the earliest on, behind the last one looked at."""
+    rows = ContentItem.objects.filter(status=Status.SCHEDULED, deleted_at=None, scheduled_at__lte=now)
+    if last:
+        rows = rows.filter(scheduled_at__gte=last[0]).exclude(scheduled_at=last[0], id__lte=last[1])
     with system_scope("find scheduled items"):
-        due = ContentItem.objects.filter(status=Status.SCHEDULED, deleted_at=None, scheduled_at__lte=now)
-        ids = list(due.order_by("scheduled_at").values_list("tenant_id", "id")[:BATCH])
-    return sum(_publish(tenant_id, content_id, now) for tenant_id, content_id in ids)
+        due: Any = rows.order_by("scheduled_at", "id").values_list("scheduled_at", "id", "tenant_id")
+        return list(due[:BATCH])
 
 
 def _publish(tenant_id: UUID, content_id: UUID, now: datetime) -> bool:
@@ -28,4 +42,6 @@ def _publish(tenant_id: UUID, content_id: UUID, now: datetime) -> bool:
         return operations.publish_due(tenant_id=tenant_id, content_id=content_id, now=now)
     except Problem as problem:
         log.warning("scheduled item not published yet", content_id=str(content_id), reason=problem.detail)
-        return False
+    except Exception:
+        log.exception("scheduled item not published yet", content_id=str(content_id))
+    return False

@@ -4,10 +4,12 @@ Words must all occur, in any form; of the last one the beginning is enough. The 
 has no row security: always by tenant, and joined to items under theirs.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from unicodedata import category, normalize
 from uuid import UUID
 
 from django.contrib.postgres.search import SearchQuery, SearchRank
@@ -18,6 +20,7 @@ from content.models import ContentItem, SearchEntry
 from content.preview import text_of
 
 MAX_INDEXED_CHARACTERS = 100_000
+UNUSUAL = re.compile(r"[^\w\x00-\x7f]")
 RANKED = 1000
 MOST_RANKED = 2000  # with those that were made since somebody began to read
 UNRANKED = -1.0
@@ -91,14 +94,32 @@ def columns(entries: Sequence[Entry]) -> dict[str, Any]:
     return {
         "indexed_ids": [entry.content_id for entry in entries],
         "languages": [entry.language for entry in entries],
-        "titles": [entry.title for entry in entries],
-        "texts": [text_of(entry.body, MAX_INDEXED_CHARACTERS) for entry in entries],
+        "titles": [plain(entry.title) for entry in entries],
+        "texts": [plain(text_of(entry.body, MAX_INDEXED_CHARACTERS))[:MAX_INDEXED_CHARACTERS] for entry in entries],
     }
 
 
+def plain(text: str) -> str:
+    """Return a text with spaces for signs outside ASCII, such as quotation marks, dashes and emoji.
+
+    In a database whose locale is C, as a hosted one's may be too, PostgreSQL takes them for letters of the word beside them.
+    """
+    return UNUSUAL.sub(_spaced, normalize("NFKC", text))
+
+
+def _spaced(sign: re.Match[str]) -> str:
+    kind = category(sign[0])
+    if kind == "Cf":
+        return ""  # invisible inside a word, as the soft hyphen
+    return sign[0] if kind.startswith("M") else " "
+
+
 def query_for(text: str, languages: Collection[str]) -> SearchQuery:
-    """Return the query for what somebody typed, in any of these languages."""
-    *head, last = text.split() or [""]
+    """Return the query for what somebody typed, in any of these languages; it finds nothing where that holds no word."""
+    words = [word for word in plain(text).split() if any(map(str.isalnum, word))]
+    if not words:
+        return SearchQuery("", config=PLAIN, search_type="plain")
+    *head, last = words
     queries = [_query(" ".join(head), last, language) for language in sorted(languages) or [PLAIN]]
     whole = queries[0]
     for query in queries[1:]:

@@ -83,7 +83,10 @@ class ListQuery(PageQuery):
     )
     platform = TextField(max_length=100, required=False)
     search = TextField(
-        max_length=MAX_SEARCH, required=False, help_text="Words of title and body; the last may be begun."
+        max_length=MAX_SEARCH,
+        allow_blank=True,
+        required=False,
+        help_text="Words of title and body; the last may be begun.",
     )
     date_from = QueryTimeField(required=False, help_text="Of created_at, inclusive.")
     date_to = QueryTimeField(required=False, help_text="Of created_at, inclusive; a bare date means all of that day.")
@@ -153,7 +156,7 @@ class BulkInput(StrictSerializer):
     """What to do to which items."""
 
     action = serializers.ChoiceField(choices=[action.value for action in Action])
-    ids = serializers.ListField(child=serializers.UUIDField(), min_length=1, max_length=500)
+    ids = serializers.ListField(child=TextField(max_length=100), min_length=1, max_length=500)
     tags = TextListField(required=False, help_text="For the action tag: added to those that the items have.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +169,7 @@ class BulkInput(StrictSerializer):
 class BulkResultOutput(serializers.Serializer[Any]):
     """What became of one item."""
 
-    id = serializers.UUIDField()
+    id = serializers.CharField()
     ok = serializers.BooleanField()
     status = serializers.IntegerField(help_text="The HTTP status that the call would have had for this item alone.")
     code = serializers.CharField(required=False)
@@ -257,7 +260,9 @@ class SummaryOutput(serializers.Serializer[Any]):
 class ItemOutput(SummaryOutput):
     """An item."""
 
-    body = serializers.CharField()
+    body = serializers.CharField(
+        allow_null=True, help_text="Null only after taking an item out of the trash whose document cannot be read now."
+    )
     preview = None  # type: ignore[assignment]
 
 
@@ -277,8 +282,8 @@ class DeletedOutput(serializers.Serializer[Any]):
 
 
 def show_item(item: Item) -> dict[str, Any]:
-    """Return an item with its body."""
-    return _show(item) | {"body": item.fields["body"]}
+    """Return an item with its body; null where no tier can give the document now."""
+    return _show(item) | {"body": item.fields.get("body")}
 
 
 def show_summary(item: Item) -> dict[str, Any]:
@@ -295,11 +300,6 @@ def show_listed(item: Item, listing: Listing, omitted: Container[UUID]) -> dict[
         shown["body"] = None if is_omitted else item.fields.get("body")
         shown |= {"body_omitted": True} if is_omitted else {}
     return shown
-
-
-def show_exported(item: Item) -> dict[str, Any]:
-    """Return an item for an export; `body` is null where no tier can give the document now."""
-    return _show(item) | {"body": item.fields.get("body")}
 
 
 def show_version(row: ContentVersion) -> dict[str, Any]:

@@ -1,29 +1,62 @@
 """The first carrier: spooled documents to ZeroDB.
 
 It claims rows under a lease, sends them outside any transaction, then marks them. Killed between two of these steps, it
-leaves rows whose lease ends and that are sent again: the document is immutable, so a second copy does no harm.
+leaves rows whose lease ends and that are sent again, after looking for them: the document is immutable.
+
+One row goes for all with the same document, the one of the lowest version, so that two workers never send the same. A
+document whose removal from ZeroDB is pending (its last version went, and then it came back) waits for that.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db.models import F, Q
+from django.db import connection
 
 from content import documents, spool
-from content.models import ContentVersion, SpooledDocument
+from content.models import ContentItem, ContentVersion, SpooledDocument
+from content.packing import DamagedDocument
 from content.stores.base import Document, DocumentKey, DocumentStore, StoreRejected, StoreUnavailable
 from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(minutes=1)
-SHORTEST_WAIT = timedelta(seconds=1)
-LONGEST_WAIT = timedelta(minutes=5)
+CLAIM = """
+UPDATE content_body_spool AS spooled SET attempts = spooled.attempts + 1, next_attempt_at = %(lease_end)s
+FROM (
+    SELECT due.content_id, due.version FROM content_body_spool AS due
+    WHERE due.uploaded_at IS NULL AND due.next_attempt_at <= %(now)s
+      AND NOT EXISTS (
+          SELECT FROM content_body_spool AS same
+          WHERE same.content_id = due.content_id AND same.sha256 = due.sha256 AND same.uploaded_at IS NULL
+            AND same.version < due.version)
+      AND NOT EXISTS (
+          SELECT FROM content_record_spool AS removal
+          WHERE removal.collection = 'content_items' AND removal.record IS NULL
+            AND removal.key = due.content_id || ':' || encode(due.sha256, 'hex'))
+    ORDER BY due.next_attempt_at LIMIT %(limit)s FOR UPDATE OF due SKIP LOCKED
+) AS claimed
+WHERE spooled.content_id = claimed.content_id AND spooled.version = claimed.version
+RETURNING spooled.tenant_id, spooled.content_id, spooled.version, spooled.sha256, spooled.document, spooled.attempts,
+          spooled.next_attempt_at"""
+MARK_SPOOL = """
+UPDATE content_body_spool AS spooled SET uploaded_at = now(), last_error = ''
+FROM unnest(%s::uuid[], %s::bytea[]) AS sent (content_id, sha256)
+WHERE spooled.content_id = sent.content_id AND spooled.sha256 = sent.sha256 AND spooled.uploaded_at IS NULL"""
+REMOVE_UNWANTED = """
+SELECT content_spool_removal('content_items', sent.content_id || ':' || encode(sent.sha256, 'hex'), sent.tenant_id)
+FROM unnest(%s::uuid[], %s::bytea[], %s::uuid[]) AS sent (content_id, sha256, tenant_id)
+WHERE NOT EXISTS (
+    SELECT FROM content_versions AS version
+    WHERE version.content_id = sent.content_id AND version.sha256 = sent.sha256)"""
+# A delete takes the row id over from the version before it: until it commits, its version is not there to be pointed at.
+LOCK_ITEMS = "SELECT id FROM content_storage_metadata WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +65,42 @@ class Claimed:
 
     Attributes:
         attempts: this one included.
+        lease_end: also tells whether the row is still this worker's.
         maybe_stored: an earlier attempt, or a version with the same document, may have put it into ZeroDB.
+        is_superseded: the item has another document by now; it waits when requests are scarce.
     """
 
-    row: SpooledDocument
+    tenant_id: UUID
+    version: int
     key: DocumentKey
+    document: bytes
     attempts: int
+    lease_end: datetime
     maybe_stored: bool
+    is_superseded: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one pass did."""
+    """What one pass did.
+
+    Attributes:
+        untried: documents that were put back because ZeroDB is left alone, the budget is spent or time ran out.
+    """
 
     uploaded: int = 0
     failed: int = 0
+    untried: int = 0
 
     @property
     def is_idle(self) -> bool:
         """Whether there was nothing to do."""
-        return self.uploaded == self.failed == 0
+        return self.uploaded == self.failed == self.untried == 0
+
+    @property
+    def got_on(self) -> bool:
+        """Whether another pass is worth while: some failed, perhaps, but not all."""
+        return self.uploaded > 0
 
 
 def run_pass(*, store: DocumentStore, now: Callable[[], datetime]) -> Pass:
@@ -59,24 +108,24 @@ def run_pass(*, store: DocumentStore, now: Callable[[], datetime]) -> Pass:
     claimed = _claim(now())
     if not claimed:
         return Pass()
+    send_until = time.monotonic() + spool.SEND_WITHIN.total_seconds()
     with ThreadPoolExecutor(settings.CONTENT_UPLOAD_THREADS) as pool:
-        outcomes = list(pool.map(lambda one: _send(store, one), claimed))
-    sent = [(one, outcome) for one, outcome in zip(claimed, outcomes, strict=True) if isinstance(outcome, str)]
-    failed = [(one, outcome) for one, outcome in zip(claimed, outcomes, strict=True) if isinstance(outcome, Exception)]
-    _mark_sent(sent, now())
-    _put_off(failed, now())
-    return Pass(uploaded=len(sent), failed=len(failed))
+        outcomes = list(pool.map(lambda one: _send(store, one, send_until), claimed))
+    stored, failed, untried = spool.split(outcomes)
+    _mark_sent([(claimed[place], str(outcomes[place])) for place in stored])
+    _put_off([(claimed[place], outcomes[place]) for place in failed], now(), tried=True)
+    _put_off([(claimed[place], outcomes[place]) for place in untried], now(), tried=False)
+    return Pass(uploaded=len(stored), failed=len(failed), untried=len(untried))
 
 
 def _claim(now: datetime) -> list[Claimed]:
-    with system_scope("claim spooled documents"):
-        due = SpooledDocument.objects.select_for_update(skip_locked=True).filter(uploaded_at=None)
-        rows = list(due.filter(next_attempt_at__lte=now).order_by("next_attempt_at")[: settings.CONTENT_UPLOAD_BATCH])
-        SpooledDocument.objects.filter(pk__in=[row.pk for row in rows]).update(
-            attempts=F("attempts") + 1, next_attempt_at=now + LEASE
-        )
-        stored = _stored_before([row.content_id for row in rows])
-    return [_claimed(row, stored) for row in rows]
+    bounds = {"now": now, "lease_end": now + spool.LEASE, "limit": settings.CONTENT_UPLOAD_BATCH}
+    with system_scope("claim spooled documents"), connection.cursor() as cursor:
+        cursor.execute(CLAIM, bounds)
+        rows = cursor.fetchall()
+        content_ids = [row[1] for row in rows]
+        stored, current = (_stored_before(content_ids), _current(content_ids)) if rows else (set(), set())
+    return [_claimed(row, stored, current) for row in rows]
 
 
 def _stored_before(content_ids: list[UUID]) -> set[DocumentKey]:
@@ -85,49 +134,76 @@ def _stored_before(content_ids: list[UUID]) -> set[DocumentKey]:
     return {documents.key_of(*row) for row in versions.values_list("content_id", "sha256")}
 
 
-def _claimed(row: SpooledDocument, stored: set[DocumentKey]) -> Claimed:
-    key = documents.key_of(row.content_id, row.sha256)
-    attempts = row.attempts + 1
-    return Claimed(row=row, key=key, attempts=attempts, maybe_stored=attempts > 1 or key in stored)
+def _current(content_ids: list[UUID]) -> set[DocumentKey]:
+    items = ContentItem.objects.filter(id__in=content_ids)
+    return {documents.key_of(*row) for row in items.values_list("id", "sha256")}
 
 
-def _send(store: DocumentStore, claimed: Claimed) -> str | Exception:
+def _claimed(row: tuple[Any, ...], stored: set[DocumentKey], current: set[DocumentKey]) -> Claimed:
+    tenant_id, content_id, version, sha256, document, attempts, lease_end = row
+    key = documents.key_of(content_id, sha256)
+    return Claimed(
+        tenant_id=tenant_id,
+        version=version,
+        key=key,
+        document=bytes(document),
+        attempts=attempts,
+        lease_end=lease_end,
+        maybe_stored=attempts > 1 or key in stored,
+        is_superseded=key not in current,
+    )
+
+
+def _send(store: DocumentStore, claimed: Claimed, send_until: float) -> str | Exception:
     """Return the row id in the store, or why it could not be had; one bad document never holds up the others."""
-    row = claimed.row
+    if time.monotonic() > send_until:
+        return spool.LeaseOver()
     try:
-        text = documents.decompress(bytes(row.document))
-        document = Document(tenant_id=row.tenant_id, key=claimed.key, version=row.version, text=text)
-        return store.put(document, maybe_stored=claimed.maybe_stored)
-    except (StoreUnavailable, StoreRejected, documents.DamagedDocument) as error:
+        text = documents.decompress(claimed.document)
+        document = Document(tenant_id=claimed.tenant_id, key=claimed.key, version=claimed.version, text=text)
+        return store.put(document, maybe_stored=claimed.maybe_stored, can_wait=claimed.is_superseded)
+    except (StoreUnavailable, StoreRejected, DamagedDocument) as error:
         return error
 
 
-def _mark_sent(sent: list[tuple[Claimed, str]], now: datetime) -> None:
+def _mark_sent(sent: Sequence[tuple[Claimed, str]]) -> None:
+    """Note where the documents are; what was removed from PostgreSQL meanwhile is removed from ZeroDB too."""
     if not sent:
         return
-    # In the order in which the backup marks versions too: two orders would deadlock.
-    sent = sorted(sent, key=lambda pair: (pair[0].row.content_id, pair[0].row.version))
-    with system_scope("mark uploaded documents"):
-        for claimed, row_id in sent:
-            same = {"content_id": claimed.row.content_id, "sha256": claimed.row.sha256}
-            stale = Q(zerodb_row_id=None) | ~Q(zerodb_row_id=row_id)
-            ContentVersion.objects.filter(stale, **same).update(zerodb_row_id=row_id)
-            SpooledDocument.objects.filter(**same, uploaded_at=None).update(uploaded_at=now, last_error="")
-        spool.drop_finished(content_ids=[claimed.row.content_id for claimed, _ in sent])
+    content_ids = [claimed.key.content_id for claimed, _ in sent]
+    hashes = [bytes.fromhex(claimed.key.sha256) for claimed, _ in sent]
+    with system_scope("mark uploaded documents"), connection.cursor() as cursor:
+        cursor.execute(LOCK_ITEMS, [content_ids])
+        spool.point_versions(rows=[(claimed.key, row_id) for claimed, row_id in sent])
+        cursor.execute(MARK_SPOOL, [content_ids, hashes])
+        cursor.execute(REMOVE_UNWANTED, [content_ids, hashes, [claimed.tenant_id for claimed, _ in sent]])
+        spool.drop_finished(content_ids=content_ids)
 
 
-def _put_off(failed: list[tuple[Claimed, Exception]], now: datetime) -> None:
+def _put_off(failed: Sequence[tuple[Claimed, Any]], now: datetime, *, tried: bool) -> None:
+    """Set when to try again; what was not even tried has not used up an attempt."""
     if not failed:
         return
-    log.warning("documents not uploaded; they stay in the spool", count=len(failed), error=str(failed[0][1]))
+    if tried:
+        log.warning("documents not uploaded; they stay in the spool", count=len(failed), error=str(failed[0][1]))
     with system_scope("put off spooled documents"):
+        mine = _lock([claimed for claimed, _ in failed])
         for claimed, error in failed:
-            SpooledDocument.objects.filter(pk=claimed.row.pk).update(
-                next_attempt_at=now + _wait(claimed.attempts, error), last_error=str(error)[:500]
-            )
+            if (claimed.key.content_id, claimed.version) in mine:
+                _set_next_attempt(claimed, error, now, tried=tried)
 
 
-def _wait(attempts: int, error: Exception) -> timedelta:
-    asked: float = getattr(error, "retry_after", None) or 0
-    backoff: timedelta = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(attempts, 16))
-    return max(timedelta(seconds=asked), backoff)
+def _lock(claimed: Sequence[Claimed]) -> set[tuple[UUID, int]]:
+    """Lock rows but for those that others have locked: waiting for these while holding more could be a deadlock."""
+    names = [(one.key.content_id, one.version) for one in claimed]
+    free = SpooledDocument.objects.select_for_update(skip_locked=True).filter(pk__in=names)
+    return set(free.values_list("content_id", "version"))
+
+
+def _set_next_attempt(claimed: Claimed, error: Exception, now: datetime, *, tried: bool) -> None:
+    row = SpooledDocument.objects.filter(content_id=claimed.key.content_id, version=claimed.version, uploaded_at=None)
+    row.filter(next_attempt_at=claimed.lease_end).update(
+        attempts=claimed.attempts if tried else claimed.attempts - 1,
+        next_attempt_at=spool.next_attempt(now=now, attempts=claimed.attempts if tried else 0, error=error),
+        last_error=str(error)[:500],
+    )

@@ -16,6 +16,7 @@ urlpatterns = [
     path("content/<id:content_id>/versions/<int:version>", views.VersionView.as_view()),
     path("content/<id:content_id>/versions/<int:version>/diff", views.DiffView.as_view()),
     path("content/<id:content_id>/versions/<int:version>/restore", views.RestoreVersionView.as_view()),
+    path("content/<path:rest>", views.NothingView.as_view()),
     path("activity", ActivityView.as_view()),
     path("", include("content.webhooks.urls")),
 ]

@@ -46,8 +46,14 @@ WITH version AS (
 )
 {search.PUT}"""  # noqa: S608 -- our own text
 THIN = """
-DELETE FROM content_versions AS version USING unnest(%s::uuid[], %s::int[]) AS item (id, oldest)
-WHERE version.content_id = item.id AND version.version < item.oldest"""
+WITH surplus AS MATERIALIZED (
+    SELECT version.content_id, version.version FROM content_versions AS version
+    JOIN unnest(%s::uuid[], %s::int[]) AS item (id, oldest)
+      ON version.content_id = item.id AND version.version < item.oldest
+    ORDER BY version.content_id, version.version FOR UPDATE OF version
+)
+DELETE FROM content_versions AS version USING surplus
+WHERE version.content_id = surplus.content_id AND version.version = surplus.version"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,27 +197,21 @@ def insert_labels(model: type[Tag | Platform], *, tenant_id: UUID, labels: Mappi
 def _write_media_uses(tenant_id: UUID, drafts: Sequence[Draft]) -> None:
     if not drafts:
         return
-    wanted = {draft.row.id: {UUID(str(one)) for one in draft.fields["media"]} for draft in drafts}
-    require_media(tenant_id=tenant_id, media_ids=set().union(*wanted.values()))
+    wanted = {draft.row.id: {UUID(one) for one in draft.fields["media"]} for draft in drafts}
+    there = existing_media(tenant_id=tenant_id, media_ids=set().union(*wanted.values()))
+    for draft in drafts:
+        # What an item had before may have been deleted while it was in the trash; that must not stand in its way.
+        had = {UUID(one) for one in draft.before.fields.get("media", [])} if draft.before else set()
+        if missing := wanted[draft.row.id] - there - had:
+            raise Invalid("media", f"There is no media file {min(missing)}.", "unknown_media")
     MediaUse.objects.filter(content_id__in=[draft.row.id for draft in drafts if draft.before]).delete()
     MediaUse.objects.bulk_create(
         [
             MediaUse(tenant_id=tenant_id, content_id=content_id, media_id=media_id)
             for content_id, media_ids in wanted.items()
-            for media_id in media_ids
+            for media_id in media_ids & there
         ]
     )
-
-
-def require_media(*, tenant_id: UUID, media_ids: set[UUID]) -> None:
-    """Inside the tenant's scope, check that it has these media files.
-
-    Raises:
-        Invalid: it lacks one.
-    """
-    missing = media_ids - existing_media(tenant_id=tenant_id, media_ids=media_ids)
-    if missing:
-        raise Invalid("media", f"There is no media file {min(missing)}.", "unknown_media")
 
 
 def existing_media(*, tenant_id: UUID, media_ids: set[UUID]) -> set[UUID]:

@@ -3,29 +3,26 @@
 from collections.abc import Collection
 from uuid import UUID
 
-import structlog
-
-from content.stores.base import DocumentKey
+from content.stores.base import DocumentKey, StoreUnavailable
 from dr import archives
 from dr.archives.base import ArchiveRefused, ArchiveUnavailable
-
-log = structlog.get_logger(__name__)
-
-TIMEOUT_SECONDS = 5.0
 
 
 class BackupReader:
     """Reads documents from the archive, within a short time."""
 
-    def get_many(self, *, tenant_id: UUID, keys: Collection[DocumentKey]) -> dict[DocumentKey, str]:
-        """Return the texts that the archive has; none when it is off or away."""
+    def get_many(self, *, tenant_id: UUID, keys: Collection[DocumentKey], timeout: float) -> dict[DocumentKey, str]:
+        """Return the texts that the archive has; none when it is off.
+
+        Raises:
+            StoreUnavailable: the archive is away, or does not let us in.
+        """
         archive = archives.current()
         if archive is None:
             return {}
         wanted = {(key.content_id, key.sha256): key for key in keys}
         try:
-            found = archive.documents(tenant_id=tenant_id, keys=wanted.keys(), timeout=TIMEOUT_SECONDS)
+            found = archive.documents(tenant_id=tenant_id, keys=wanted.keys(), timeout=timeout)
         except (ArchiveUnavailable, ArchiveRefused) as error:
-            log.warning("the backup gave no documents", wanted=len(wanted), error=str(error))
-            return {}
+            raise StoreUnavailable(str(error)) from error
         return {wanted[key]: text for key, text in found.items() if key in wanted}

@@ -1,6 +1,7 @@
 """Settings from the environment: `NAME`, or for secrets `NAME_FILE` naming a file that holds the value."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import environ
@@ -11,6 +12,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 FROM_FILES = (
     "SECRET_KEY",
+    "ENCRYPTION_KEYS",
     "DATABASE_URL",
     "REDIS_URL",
     "ZERODB_API_KEY",
@@ -39,3 +41,17 @@ def _read(name: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ImproperlyConfigured(f"{name} names {path}, which cannot be read: {error}") from error
+
+
+CLIENTS = {"s3": ("boto3", "boto3"), "gcs": ("google.cloud.storage", "google-cloud-storage")}
+
+
+def require_client(media_storage: str) -> None:
+    """Make sure that a media storage's client, which is not installed by itself, is there.
+
+    Raises:
+        ImproperlyConfigured: it is not.
+    """
+    module, package = CLIENTS.get(media_storage, ("", ""))
+    if module and find_spec(module) is None:
+        raise ImproperlyConfigured(f"MEDIA_STORAGE={media_storage} needs {package}: pip install {package}")

@@ -1,23 +1,35 @@
-"""Health and metrics: what an orchestrator, a monitor and a person at night look at first."""
+"""Health and metrics: what an orchestrator, a monitor and a person at night look at first.
+
+`/metrics` has what the web process that answers counted itself, and the backlogs, which are read from the database. What the
+other processes count (a worker's uploads, say) is theirs; aggregating processes is left to whoever needs it.
+"""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import wraps
 from typing import Any
 
 import structlog
-from django.db import connection
+from django.conf import settings
+from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from content import documents
+from content import documents, spool
+from content.spool import Backlog
+from content.stores.base import DocumentStore, NotAsked, StoreRejected
+from content.stores.budget import BudgetSpent
 from dr import archives
 from engarde.celery import app as celery_app
 from engarde.common import json, problems
 from engarde.common import redis as redis_client
+from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +37,7 @@ View = Callable[[HttpRequest], HttpResponse]
 
 CHECK_SECONDS = 2.0
 SAFE_METHODS = ("GET", "HEAD")
+FRUGAL_PING_SECONDS = 300.0
 
 
 def check_postgres() -> str:
@@ -48,8 +61,40 @@ def check_zerodb() -> str:
     store = documents.document_store()
     if store is None:
         return "disabled: no ZERODB_API_KEY, documents stay in PostgreSQL"
+    try:
+        _ping(store)
+    except StoreRejected as error:
+        log.exception("ZeroDB answers, but not as it should: check the ZERODB_… settings", error=str(error))
+        return "down: ZeroDB refuses our requests or misunderstands them; the log says why"
+    except NotAsked as error:
+        spent = isinstance(error, BudgetSpent)
+        return "degraded: the hourly budget of requests is spent" if spent else "down: left alone after failures"
+    return _spool_state()
+
+
+_last_ping: tuple[int, float] = (0, 0.0)
+
+
+def _ping(store: DocumentStore) -> None:
+    """Ping the store; where requests are counted, not at every look."""
+    global _last_ping  # noqa: PLW0603 -- one memory for the process
+    known, moment = _last_ping
+    frugal = settings.ZERODB_REQUESTS_PER_HOUR and known == id(store)
+    if frugal and time.monotonic() - moment < FRUGAL_PING_SECONDS:
+        return
     store.ping()
-    return "ok"
+    _last_ping = (id(store), time.monotonic())
+
+
+def _spool_state() -> str:
+    try:
+        with system_scope("measure the spool"):
+            is_full = spool.is_full()
+    except DatabaseError:
+        return "ok"  # of ZeroDB; that PostgreSQL is not is told by its own check
+    finally:
+        connection.close()
+    return "ok" if not is_full else "degraded: the spool is full, documents leave it before the backup has them"
 
 
 def check_bigquery() -> str:
@@ -148,10 +193,72 @@ def ready(request: HttpRequest) -> HttpResponse:
     return _answer({"status": "ok" if is_ready else "down"}, status=200 if is_ready else 503)
 
 
+class BacklogGauges(Collector):
+    """What waits in the database, counted when somebody asks, within CHECK_SECONDS and at most once at a time."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="backlog")
+        self._running: Future[Backlog] | None = None
+        self._lock = threading.Lock()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges; when the database does not answer in time, only that it does not."""
+        backlog = self._measured()
+        yield GaugeMetricFamily(
+            "engarde_backlog_readable", "1 when the database told the backlogs.", backlog is not None
+        )
+        if backlog is None:
+            return
+        documents_ = GaugeMetricFamily("engarde_spool_documents", "Documents in the spool.", labels=["state"])
+        bytes_ = GaugeMetricFamily(
+            "engarde_spool_bytes", "Bytes of documents in the spool, compressed.", labels=["state"]
+        )
+        for state, rows, size in (
+            ("waiting_for_zerodb", backlog.documents, backlog.document_bytes),
+            ("waiting_for_backup", backlog.kept, backlog.kept_bytes),
+        ):
+            documents_.add_metric([state], rows)
+            bytes_.add_metric([state], size)
+        yield documents_
+        yield bytes_
+        age = "Age of the oldest document that waits for ZeroDB."
+        yield GaugeMetricFamily("engarde_spool_oldest_seconds", age, backlog.document_age)
+        yield GaugeMetricFamily(
+            "engarde_records_backlog", "Records and removals that wait for ZeroDB.", backlog.records
+        )
+        yield GaugeMetricFamily("engarde_records_oldest_seconds", "Age of the oldest of them.", backlog.record_age)
+
+    def _measured(self) -> Backlog | None:
+        with self._lock:
+            if self._running is None or self._running.done():
+                self._running = self._pool.submit(_measure_backlog)
+            running = self._running
+        wait([running], timeout=CHECK_SECONDS)
+        if not running.done():
+            return None
+        if error := running.exception():
+            log.warning("the backlogs could not be counted", error=str(error))
+            return None
+        return running.result()
+
+
+def _measure_backlog() -> Backlog:
+    try:
+        with system_scope("count what waits"), connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(CHECK_SECONDS * 1000))])
+            return spool.backlog()
+    finally:
+        connection.close()
+
+
+_backlogs = CollectorRegistry(auto_describe=False)
+_backlogs.register(BacklogGauges())
+
+
 @safe_methods_only
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer in the Prometheus text format."""
-    return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(generate_latest() + generate_latest(_backlogs), content_type=CONTENT_TYPE_LATEST)
 
 
 def _answer(body: dict[str, Any], status: int = 200) -> HttpResponse:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from celery.schedules import crontab
 from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
@@ -24,6 +25,11 @@ ALLOWED_HOSTS = env.list(
     "ALLOWED_HOSTS", default=[] if PRODUCTION else ["localhost", "127.0.0.1", "[::1]", "testserver"]
 )
 PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{env.int('PORT', 8000)}")
+
+
+ENCRYPTION_KEYS: list[str] = env.list(
+    "ENCRYPTION_KEYS", default=[]
+)  # newest first; SECRET_KEY gives one more, the last
 
 
 def _required_in_production(name: str, instead: str) -> None:
@@ -131,16 +137,27 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 
 
-def _sweep(task: str, every: timedelta) -> dict[str, Any]:
+def _sweep(task: str, every: timedelta | crontab) -> dict[str, Any]:
     """Return a beat entry; what no worker takes within a minute is dropped, as the next one does the same."""
     return {"task": task, "schedule": every, "options": {"expires": 60}}
 
 
 CELERY_BEAT_SCHEDULE = {
     "upload documents that no wake-up reached": _sweep("content.upload_documents", timedelta(seconds=5)),
+    "carry records that no wake-up reached": _sweep("content.carry_records", timedelta(seconds=10)),
+    "drop finished documents from the spool": _sweep("content.sweep_spool", timedelta(minutes=5)),
+    "collect what is left over in ZeroDB": {
+        "task": "content.collect_duplicates",
+        "schedule": crontab(hour="3", minute="17"),
+        "options": {"expires": 3600},
+    },
     "back up changes that no wake-up reached": _sweep("dr.sync", timedelta(minutes=1)),
+    "send webhooks that no wake-up reached": _sweep("content.send_webhooks", timedelta(seconds=10)),
+    "index content of brands whose language changed": _sweep("content.index_brands", timedelta(minutes=1)),
+    "remove what the plans do not keep any longer": _sweep("content.purge_expired", crontab(hour="2", minute="40")),
     "publish scheduled content": _sweep("content.publish_due", timedelta(seconds=20)),
     "send mail that no wake-up reached": _sweep("accounts.send_mail", timedelta(seconds=30)),
+    "remove media bytes that nothing needs": _sweep("content.sweep_media", timedelta(hours=1)),
     "drop spent sessions": _sweep("accounts.drop_spent_sessions", timedelta(hours=1)),
 }
 
@@ -152,6 +169,10 @@ ZERODB_BASE_URL = env.str("ZERODB_BASE_URL", "https://api.ainative.studio")
 ZERODB_BASE_PATH = env.str("ZERODB_BASE_PATH", "/api/v1/projects/{project_id}")
 ZERODB_AUTH_HEADER = env.str("ZERODB_AUTH_HEADER", "X-API-Key")
 ZERODB_COLLECTION_PREFIX = env.str("ZERODB_COLLECTION_PREFIX", "")
+ZERODB_FILTER_KEY = env.str("ZERODB_FILTER_KEY", "filter")
+ZERODB_REQUESTS_PER_HOUR = env.int("ZERODB_REQUESTS_PER_HOUR", 0)
+CONTENT_UPLOAD_BATCH = env.int("CONTENT_UPLOAD_BATCH", 50)
+CONTENT_UPLOAD_THREADS = env.int("CONTENT_UPLOAD_THREADS", 16)
 CONTENT_STORE = "content.stores.zerodb.ZeroDBStore"
 CONTENT_STORE_OPTIONS = {
     "base_url": ZERODB_BASE_URL,
@@ -159,17 +180,83 @@ CONTENT_STORE_OPTIONS = {
     "project_id": ZERODB_PROJECT_ID,
     "base_path": ZERODB_BASE_PATH,
     "auth_header": ZERODB_AUTH_HEADER,
+    "filter_key": ZERODB_FILTER_KEY,
     "collection_prefix": ZERODB_COLLECTION_PREFIX,
+    "connect_timeout": env.float("ZERODB_CONNECT_TIMEOUT_SECONDS", 2.0),
     "read_timeout": env.float("ZERODB_READ_TIMEOUT_SECONDS", 2.5),
-    "attempts": 2,
+    "attempts": env.int("ZERODB_ATTEMPTS", 2),
+    "retry_within": 1.5,  # a reader goes to the next tier instead, a carrier comes back later
+    "longest_answer": 10.0,  # with this, a call that a carrier begins is over before its lease is
+    "pool_size": CONTENT_UPLOAD_THREADS,
 }
 CONTENT_READ_FALLBACK = env.str("CONTENT_READ_FALLBACK", "dr.fallback.BackupReader")
-CONTENT_UPLOAD_BATCH = env.int("CONTENT_UPLOAD_BATCH", 100)
-CONTENT_UPLOAD_THREADS = env.int("CONTENT_UPLOAD_THREADS", 8)
+CONTENT_READ_FALLBACK_SECONDS = env.float("CONTENT_READ_FALLBACK_SECONDS", 5.0)
+CONTENT_CACHE_BYTES = env.int("CONTENT_CACHE_BYTES", 32 * 1024**2)
+CONTENT_CACHE_SECONDS = env.int("CONTENT_CACHE_SECONDS", 3600)
+CONTENT_CACHE_MAX_ENTRY_BYTES = env.int("CONTENT_CACHE_MAX_ENTRY_BYTES", 256 * 1024)
+CONTENT_SPOOL_MAX_BYTES = env.int("CONTENT_SPOOL_MAX_BYTES", 1024**3)
+CONTENT_MAX_VERSIONS = env.int("CONTENT_MAX_VERSIONS", 200)
+if CONTENT_MAX_VERSIONS < 2:
+    raise ImproperlyConfigured("CONTENT_MAX_VERSIONS has to be 2 or more: a deleted item's text is in the version before.")
 CONTENT_MAX_BODY_BYTES = env.int("CONTENT_MAX_BODY_BYTES", 1024**2)
+WEBHOOKS_PER_TENANT = env.int("WEBHOOKS_PER_TENANT", 20)
+WEBHOOK_TIMEOUT_SECONDS = env.float("WEBHOOK_TIMEOUT_SECONDS", 10)
+WEBHOOK_ALLOW_HTTP = env.bool("WEBHOOK_ALLOW_HTTP", False)
+WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", False)
+WEBHOOK_CA_FILE = env.str("WEBHOOK_CA_FILE", "")
 QUOTA_FREEABLE_SOURCE = "content.queries.freeable_bytes"
 REQUEST_MAX_BYTES = env.int("REQUEST_MAX_BYTES", 8 * 1024**2)
 DATA_UPLOAD_MAX_MEMORY_SIZE = REQUEST_MAX_BYTES
+
+# Media files
+
+MEDIA_MAX_BYTES = env.int("MEDIA_MAX_BYTES", 2 * 1024**3)
+MEDIA_MAX_PIXELS = env.int("MEDIA_MAX_PIXELS", 100 * 10**6)
+MEDIA_MAX_IMAGE_BYTES = env.int("MEDIA_MAX_IMAGE_BYTES", 256 * 1024**2)
+MEDIA_URL_SECONDS = env.int("MEDIA_URL_SECONDS", 3600)
+MEDIA_ROOT = DATA_DIR / "media"
+MEDIA_INCOMING_DIR = env.str("MEDIA_INCOMING_DIR", str(MEDIA_ROOT / "incoming"))
+MEDIA_STORAGE = env.str("MEDIA_STORAGE", "file")
+MEDIA_STORAGES: dict[str, dict[str, Any]] = {
+    "file": {
+        "BACKEND": "content.media.storages.FileStorage",
+        "OPTIONS": {
+            "location": MEDIA_ROOT,
+            "file_permissions_mode": 0o600,
+            "directory_permissions_mode": 0o700,
+        },
+    },
+    "s3": {
+        "BACKEND": "content.media.s3.S3MediaStorage",
+        "OPTIONS": {
+            "bucket_name": env.str("MEDIA_S3_BUCKET", ""),
+            "location": env.str("MEDIA_S3_PREFIX", ""),
+            "region_name": env.str("MEDIA_S3_REGION", "") or None,
+            "endpoint_url": env.str("MEDIA_S3_ENDPOINT_URL", "") or None,
+            "addressing_style": env.str("MEDIA_S3_ADDRESSING_STYLE", "") or None,
+            "default_acl": None,
+            "use_threads": False,  # else ten parts of 8 MiB are in memory at once
+        },
+    },
+    "gcs": {
+        "BACKEND": "content.media.gcs.GoogleMediaStorage",
+        "OPTIONS": {
+            "bucket_name": env.str("MEDIA_GCS_BUCKET", ""),
+            "location": env.str("MEDIA_GCS_PREFIX", ""),
+            "project_id": env.str("MEDIA_GCS_PROJECT", "") or None,
+            "default_acl": None,
+            "blob_chunk_size": 8 * 1024**2,  # else 100 MiB are in memory at once
+        },
+    },
+}
+if MEDIA_STORAGE not in MEDIA_STORAGES:
+    raise ImproperlyConfigured(f"MEDIA_STORAGE is {MEDIA_STORAGE!r}; it can be: {', '.join(MEDIA_STORAGES)}.")
+environment.require_client(MEDIA_STORAGE)
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "media": MEDIA_STORAGES[MEDIA_STORAGE],
+}
 
 # BigQuery: the backup
 
@@ -239,6 +326,8 @@ SPECTACULAR_SETTINGS = {
         "RoleEnum": "engarde.accounts.roles.Role",
         "ContentTypeEnum": "content.models.ContentType",
         "ContentStatusEnum": "content.models.Status",
+        "FileTypeEnum": "content.models.FileType",
+        "ChangeTypeEnum": "content.models.ChangeType",
         "MemberStatusEnum": ["active", "invited"],
     },
 }
@@ -251,10 +340,15 @@ CORS_ALLOW_HEADERS = [
     "idempotency-key",
     "if-match",
     "if-none-match",
+    "if-range",
     "range",
 ]
 CORS_EXPOSE_HEADERS = [
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
     "ETag",
+    "Idempotency-Replayed",
     "Location",
     "Retry-After",
     "X-Request-ID",

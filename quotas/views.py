@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from engarde.accounts.principal import Principal
 from engarde.common.exceptions import DATABASE_AWAY
+from engarde.common.fields import NoQuery
 from quotas import queries
 from quotas.usage import Usage
 
@@ -16,6 +18,16 @@ class QuotaView(APIView):
     """A call whose every answer, errors too, says how much storage is used after it."""
 
     usage: Usage | None = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse a query that the method does not take; reads parse their own.
+
+        Raises:
+            ValidationError: naming each parameter.
+        """
+        super().initial(request, *args, **kwargs)
+        if request.method not in SAFE_METHODS:
+            NoQuery.parse(request)
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Add the X-Quota-* headers for an authenticated caller with a tenant."""

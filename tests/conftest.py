@@ -43,6 +43,16 @@ def _fast_settings(settings: Any) -> None:
     settings.WHITENOISE_AUTOREFRESH = True  # else each test client looks at every static file
 
 
+@pytest.fixture(autouse=True)
+def _fresh_process() -> None:
+    """Nothing that a test made this process remember, or be wary of, reaches the next."""
+    from content import documents
+    from engarde.common import redis
+
+    documents.start_afresh()
+    redis.forget_failures()
+
+
 @pytest.fixture
 def alice(database: None) -> Person:
     """Owner of a tenant, with its API key."""

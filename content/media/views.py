@@ -134,7 +134,7 @@ def _received(request: Request) -> Received:
 
 def _fingerprint(request: Request, received: Received) -> bytes:
     content_id = received.content_id and str(received.content_id)
-    return idempotency.fingerprint_of("POST", request.path, received.sha256.hex(), received.file_name, content_id)
+    return idempotency.fingerprint_of("POST", request.path_info, received.sha256.hex(), received.file_name, content_id)
 
 
 def _replay(request: Request, kept: Kept) -> Response:

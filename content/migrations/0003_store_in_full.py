@@ -382,6 +382,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("language", models.CharField(max_length=35)),
+                ("indexed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "is_settled",
+                    models.BooleanField(default=False, help_text="Looked at again once all writes of then were over."),
+                ),
             ],
             options={
                 "db_table": "content_indexed_brands",

@@ -7,6 +7,7 @@ from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchVectorField
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from engarde.accounts.models import Brand, Tenant
@@ -210,6 +211,8 @@ class IndexedBrand(models.Model):
     brand = models.OneToOneField(Brand, models.CASCADE, primary_key=True, related_name="+", db_constraint=False)
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
     language = models.CharField(max_length=35)
+    indexed_at = models.DateTimeField(db_default=Now())
+    is_settled = models.BooleanField(default=False, help_text="Looked at again once all writes of then were over.")
 
     class Meta:
         db_table = "content_indexed_brands"

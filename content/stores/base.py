@@ -6,10 +6,16 @@ a store can be asked for it without being trusted.
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Any, Protocol
 from uuid import UUID
+
+DOCUMENTS = "content_items"
+VERSIONS = "content_versions"
+MEDIA = "content_media_files"
+COLLECTIONS = (DOCUMENTS, VERSIONS, MEDIA)
 
 KEYS_PER_CALL = 100
 """How many keys a store looks up in one call to its service."""
@@ -32,6 +38,16 @@ class DocumentKey:
         return f"{self.content_id}:{self.sha256}"
 
     @classmethod
+    def parse(cls, text: str) -> "DocumentKey":
+        """Return the key that `str` made this text of.
+
+        Raises:
+            ValueError: it is no such text.
+        """
+        content_id, _, sha256 = text.partition(":")
+        return cls(UUID(content_id), sha256)
+
+    @classmethod
     def of(cls, content_id: UUID, text: str) -> "DocumentKey":
         """Return the key under which `text` is kept for the item `content_id`."""
         return cls(content_id, sha256_of(text))
@@ -51,8 +67,40 @@ class Document:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class ScannedRow:
+    """A row as a scan saw it; its text is not kept, so that scans take little memory.
+
+    Attributes:
+        key: our key in the row, "" for one without.
+        intact: for documents, whether the text is what the key says; for records, whether the checksum beside it holds.
+        created_at: when the store made it, None when it does not say.
+    """
+
+    row_id: str
+    key: str
+    tenant_id: str
+    intact: bool
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPage:
+    """All rows of some keys that follow each other.
+
+    Attributes:
+        next_after: where the next page begins; None after the last.
+        is_crowded: one key has more rows than a page holds, and this page has some of them. `next_after` passes over
+            the others; scanning from the same place again shows more of them once these are gone.
+    """
+
+    rows: Sequence[ScannedRow]
+    next_after: str | None
+    is_crowded: bool = False
+
+
 class DocumentStore(Protocol):
-    """Keeps documents under their keys.
+    """Keeps documents under their keys, and records (small JSON objects) under keys of their own.
 
     Every method may raise `StoreUnavailable` or `StoreRejected`, and nothing else that comes from the service. Methods may
     be called from several threads at once.
@@ -62,11 +110,12 @@ class DocumentStore(Protocol):
         """Create the collections that are missing and return their names."""
         ...
 
-    def put(self, document: Document, *, maybe_stored: bool = False) -> str:
+    def put(self, document: Document, *, maybe_stored: bool = False, can_wait: bool = False) -> str:
         """Store `document` and return the id of its row in the store.
 
         Storing the same document twice does no harm. Pass `maybe_stored` when an earlier put of it may have gone through
-        without an answer: then it is looked for first, which costs one more call and saves a duplicate.
+        without an answer: then it is looked for first, which costs one more call and saves a duplicate. `can_wait` says
+        that others go first when requests are scarce.
         """
         ...
 
@@ -81,8 +130,30 @@ class DocumentStore(Protocol):
         """Return the store's row ids of the documents that are there and intact."""
         ...
 
+    def put_record(
+        self, collection: str, key: str, *, tenant_id: UUID, record: Mapping[str, Any], maybe_stored: bool = False
+    ) -> str:
+        """Store a record under its key and return its row's id; with `maybe_stored` a row that is there is made equal."""
+        ...
+
+    def delete_rows(self, collection: str, keys: Collection[str]) -> int:
+        """Remove every row of these keys and return how many there were; keys without a row do no harm."""
+        ...
+
+    def delete_row(self, collection: str, row_id: str) -> None:
+        """Remove one row, if it is there."""
+        ...
+
+    def scan(self, collection: str, *, after: str = "", limit: int = KEYS_PER_CALL) -> ScanPage:
+        """Return at most `limit` rows in the order of their keys, beginning behind the key `after`."""
+        ...
+
+    def rows_of(self, collection: str, key: str) -> Sequence[ScannedRow]:
+        """Return the rows of one key, asked for alone: what a scan says is confirmed so before a row is removed."""
+        ...
+
     def ping(self) -> None:
-        """Return when the store can be reached and accepts our key; raise otherwise."""
+        """Return when the store can be reached, accepts our key and understands our queries; raise otherwise."""
         ...
 
 
@@ -98,6 +169,10 @@ class StoreUnavailable(Exception):
         self.retry_after = retry_after
 
 
+class NotAsked(StoreUnavailable):
+    """The call was not made at all, to spare the store; so it changed nothing there."""
+
+
 class StoreRejected(Exception):
     """The store refuses the call; repeating it as it is cannot help. The cause is our request or our configuration.
 
@@ -108,6 +183,10 @@ class StoreRejected(Exception):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class StoreMisconfigured(StoreRejected):
+    """The store refuses every call of ours: the address, the key or its rights are wrong. A person must act."""
 
 
 def sha256_of(text: str) -> str:

@@ -55,7 +55,8 @@ def _unwrapped(cursor: str) -> bytes:
 
 
 def _typed(kind: type, value: Any) -> Any:
-    if type(value) is not JSON_TYPES.get(kind, str):
+    is_as_written: bool = type(value) is JSON_TYPES.get(kind, str)  # a bool is no number here
+    if not is_as_written:
         raise TypeError("not what a list is sorted by")
     if kind is UUID:
         return UUID(value)

@@ -24,9 +24,19 @@ CREATE TRIGGER quotas_plan_changed BEFORE UPDATE OF plan_id ON content_quota_usa
 FOR EACH ROW WHEN (OLD.plan_id IS DISTINCT FROM NEW.plan_id) EXECUTE FUNCTION quotas_note_shorter_retention();
 
 CREATE FUNCTION quotas_note_shorter_plan() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    scope text := coalesce(current_setting('engarde.system', true), '');
 BEGIN
-    UPDATE content_quota_usage SET earlier_retention_days = OLD.retention_days, retention_shortened_at = now()
+    -- Whoever edits a plan, every tenant on it is meant; row security would hide them from somebody without a scope.
+    PERFORM set_config('engarde.system', 'on', true);
+    UPDATE content_quota_usage
+    SET earlier_retention_days = CASE
+            WHEN retention_shortened_at IS NULL OR retention_shortened_at <= now() - interval '30 days' THEN OLD.retention_days
+            WHEN earlier_retention_days IS NULL OR OLD.retention_days IS NULL THEN NULL
+            ELSE greatest(earlier_retention_days, OLD.retention_days) END,
+        retention_shortened_at = now()
     WHERE plan_id = NEW.tier;
+    PERFORM set_config('engarde.system', scope, true);
     RETURN NULL;
 END $$;
 CREATE TRIGGER quotas_plan_shortened AFTER UPDATE OF retention_days ON quotas_plan

@@ -14,7 +14,7 @@ from engarde.common import cursors
 from engarde.common.problems import Invalid
 
 DIGEST = cursors.digest({"sort": "title"})
-KINDS = {"text": [str, UUID], "time": [datetime, UUID], "number": [int]}
+KINDS: dict[str, list[Any]] = {"text": [str, UUID], "time": [datetime, UUID], "number": [int]}
 
 
 def forged(value: Any) -> str:
@@ -66,15 +66,21 @@ def test_the_order_of_filters_does_not_matter() -> None:
 
 
 ITEM = str(uuid4())
+NOTHING: tuple[Any, ...] = (None, 1, "text", {}, [], {DIGEST: 1}, [DIGEST], [DIGEST, 1, 2, 3])
+NO_ID: tuple[Any, ...] = (None, 5, "x", [], {}, True, "\0")
+NO_TEXT: tuple[Any, ...] = (None, 5, "a\0b", [], {}, True)
+NO_TIME: tuple[Any, ...] = (None, 5, "", "x", [], {}, "2026-01-01", "2026-01-01T00:00:00", "2026-13-01",
+                            "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")  # fmt: skip
+NO_NUMBER: tuple[Any, ...] = (None, "x", "5", [], {}, 1.5, True, -1, 2**63, 1e300)
+NO_DIGEST: tuple[Any, ...] = (None, 5, {}, "other")
 FORGED: list[tuple[str, Any]] = [
-    *[(kind, value) for kind in KINDS for value in (None, 1, "text", {}, [], {DIGEST: 1}, [DIGEST], [DIGEST, 1, 2, 3])],
-    *[("text", [DIGEST, "a\0b", ITEM]), ("text", [DIGEST, 5, ITEM]), ("text", [DIGEST, None, ITEM])],
-    *[("text", [DIGEST, "a", bad]) for bad in (None, 5, "x", [], {}, True, "\0")],
-    *[("time", [DIGEST, bad, ITEM]) for bad in (None, 5, "", "x", [], {}, "2026-01-01", "2026-01-01T00:00:00", "2026-13-01")],
-    *[("time", [DIGEST, "0001-01-01T00:00:00+14:00", ITEM]), ("time", [DIGEST, "9999-12-31T23:59:59-14:00", ITEM])],
-    *[("number", [DIGEST, bad]) for bad in (None, "x", "5", [], {}, 1.5, True, -1, 2**63, 1e300)],
-    *[(kind, [bad, 1, ITEM]) for kind in KINDS for bad in (None, 5, {}, "other")],
-]  # fmt: skip
+    *[(kind, value) for kind in KINDS for value in NOTHING],
+    *[("text", [DIGEST, "a", bad]) for bad in NO_ID],
+    *[("text", [DIGEST, bad, ITEM]) for bad in NO_TEXT],
+    *[("time", [DIGEST, bad, ITEM]) for bad in NO_TIME],
+    *[("number", [DIGEST, bad]) for bad in NO_NUMBER],
+    *[(kind, [bad, 1, ITEM]) for kind in KINDS for bad in NO_DIGEST],
+]
 
 
 @pytest.mark.parametrize(("kind", "value"), FORGED)

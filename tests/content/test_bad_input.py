@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engarde.common.json import RequestTooLarge, StrictJSONParser
-from tests.people import Person
+from tests.people import JSONClient, Person
 from tests.stored import stored_by
 
 MIB = 1024**2
@@ -472,3 +472,22 @@ def test_it_gives_back_exactly_what_was_sent(writer: Person, title: str, body: s
     assert {name: read[name] for name in sent} == sent
     assert read["storage"]["size_bytes"] == len(body.encode())
     assert writer.api.patch(f"/api/content/{item['id']}", sent).json()["version"] == 1
+
+
+@pytest.mark.parametrize("method", ["post", "patch", "delete"])
+def test_a_write_takes_no_query(alice: Person, method: str) -> None:
+    item_id = alice.writes()["id"]
+    path = "/api/content" if method == "post" else f"/api/content/{item_id}"
+    answer = getattr(alice.api, method)(f"{path}?version=1", {"title": "t", "type": "post"})
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json()["errors"]] == ["version"]
+    assert alice.api.get(f"/api/content/{item_id}").json()["version"] == 1
+
+
+@pytest.mark.parametrize("path", ["nothing", "123", "00000000-0000-0000-0000-00000000000g", "nothing/versions/1"])
+def test_a_malformed_id_is_not_found_and_tells_the_quota(alice: Person, path: str) -> None:
+    for method in ("get", "patch", "delete", "post"):
+        answer = getattr(alice.api, method)(f"/api/content/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert "X-Quota-Used" in answer
+    assert JSONClient().get(f"/api/content/{path}").status_code == 401

@@ -115,7 +115,7 @@ def test_there_is_no_body_diff_above_a_mebibyte() -> None:
     assert diffs.body_diff(over, over, ("a", "b")) is None
 
 
-HOSTILE = {
+HOSTILE: dict[str, tuple[list[Any], list[Any]]] = {
     "all different": ([f"a {n}" for n in range(10_000)], [f"b {n}" for n in range(10_000)]),
     "in reverse": ([str(n) for n in range(10_000)], [str(n) for n in reversed(range(10_000))]),
     "two lines in turn": (["x", "y"] * 5000, ["y", "x", "x"] * 3333),

@@ -3,7 +3,7 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.db import connection
@@ -15,7 +15,7 @@ from engarde.common.idempotency import Claim, Kept
 from engarde.common.models import IdempotencyKey
 from engarde.common.scopes import system_scope, tenant_scope
 from quotas.models import QuotaUsage
-from tests import crash, people
+from tests import crash
 from tests.content.answers import bad_fields, ok, refused
 from tests.people import Person
 from tests.stored import stored_by
@@ -70,7 +70,7 @@ def test_it_is_the_first_answer_even_when_the_item_has_changed_since(alice: Pers
 def test_a_request_is_the_same_however_it_is_spelt(alice: Person, path: str) -> None:
     first = post(alice)
 
-    again = alice.api.generic(
+    again = cast("Any", alice.api).generic(
         "POST",
         path,
         b'{"metadata": {"y": [1.5, null], "x": 1},  "tags": ["b","a"], "body": "W\\u00f6rld", "type": "post", "title": "A title"}',
@@ -226,8 +226,11 @@ def test_answers_are_kept_for_a_day(alice: Person) -> None:
 
 def _age(person: Person, by: timedelta) -> None:
     with tenant_scope(person.tenant_id), connection.cursor() as cursor:
+        shift = {"by": f"{by.total_seconds()} seconds"}
         cursor.execute(
-            "UPDATE idempotency_keys SET expires_at = expires_at - %s, locked_until = locked_until - %s", [by, by]
+            "UPDATE idempotency_keys SET expires_at = expires_at - %(by)s::interval, "
+            "locked_until = locked_until - %(by)s::interval",
+            shift,
         )
 
 
@@ -314,3 +317,9 @@ def test_a_kept_answer_is_read_back_by_the_next_claim(alice: Person) -> None:
     assert (kept.status, set(kept.headers)) == (201, {"Location", "ETag"})
     with pytest.raises(idempotency.Mismatch):
         idempotency.require_same(kept, b"another")
+
+
+def test_a_key_with_another_body_is_a_mismatch_also_when_that_body_is_bad(alice: Person) -> None:
+    good = alice.api.post("/api/content", {"title": "t", "type": "post"}, HTTP_IDEMPOTENCY_KEY="once")
+    bad = alice.api.post("/api/content", {"title": ""}, HTTP_IDEMPOTENCY_KEY="once")
+    assert (good.status_code, bad.status_code) == (201, 422)

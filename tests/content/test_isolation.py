@@ -1,5 +1,6 @@
 """Who may do what: owner, colleague, program, outsider, stranger, at every content endpoint."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -12,17 +13,40 @@ from tests.people import JSONClient, Person
 from tests.stored import stored_by
 
 VALID = {"title": "A title", "type": "post"}
-READS = [("get", "/api/content"), ("get", "/api/content/{id}")]
-WRITES = [("post", "/api/content"), ("patch", "/api/content/{id}"), ("delete", "/api/content/{id}")]
-OK = {"get": 200, "post": 201, "patch": 200, "delete": 200}
+ITEM = "/api/content/{id}"
+BULK, EXPORT, UNDELETE, RESTORE = (
+    "/api/content/bulk",
+    "/api/content/export",
+    f"{ITEM}/restore",
+    f"{ITEM}/versions/1/restore",
+)
+READS_OF_ONE = [
+    ("get", ITEM),
+    ("get", f"{ITEM}?version=1"),
+    ("get", f"{ITEM}/versions"),
+    ("get", f"{ITEM}/versions/1"),
+    ("get", f"{ITEM}/versions/1/diff?against=1"),
+]
+WRITES_OF_ONE = [("patch", ITEM), ("delete", ITEM), ("post", UNDELETE), ("post", RESTORE)]
+READS = [("get", "/api/content"), ("get", EXPORT), *READS_OF_ONE]
+WRITES = [("post", "/api/content"), ("post", BULK), *WRITES_OF_ONE]
+OK = {("post", "/api/content"): 201, ("post", UNDELETE): 409}  # a live item is not undeleted; the others answer 200
+
+
+def ok(method: str, path: str) -> int:
+    return OK.get((method, path), 200)
 
 
 def call(credentials: Mapping[str, str], method: str, path: str, content_id: Any, **headers: str) -> Any:
     client = JSONClient()
     all_headers: dict[str, Any] = {**credentials, **headers}
     client.credentials(**all_headers)
-    body = {"title": "Another title"} if method == "patch" else VALID if method == "post" else None
-    return getattr(client, method)(path.format(id=content_id), body)
+    bodies: dict[tuple[str, str], Any] = {
+        ("post", "/api/content"): VALID,
+        ("post", BULK): {"action": "publish", "ids": [str(content_id or uuid4())]},
+        ("patch", ITEM): {"title": "Another title"},
+    }
+    return getattr(client, method)(path.format(id=content_id), bodies.get((method, path)))
 
 
 def refused(answer: Any, status: int, code: str) -> None:
@@ -46,7 +70,7 @@ def test_those_who_write_may_do_everything_with_an_item(alice: Person, role: Rol
     member = people.new_colleague(alice, role)
     item_id = alice.writes()["id"]
 
-    assert call(member.credentials, method, path, item_id).status_code == OK[method]
+    assert call(member.credentials, method, path, item_id).status_code == ok(method, path)
 
 
 @pytest.mark.parametrize(("method", "path"), READS)
@@ -81,7 +105,7 @@ def test_colleagues_see_the_same_items(alice: Person, bob: Person) -> None:
 def test_a_key_with_just_the_scope_that_is_needed_is_enough(alice: Person, method: str, path: str) -> None:
     needed = Scope.CONTENT_READ if method == "get" else Scope.CONTENT_WRITE
 
-    assert call(key_with(alice, needed), method, path, alice.writes()["id"]).status_code == OK[method]
+    assert call(key_with(alice, needed), method, path, alice.writes()["id"]).status_code == ok(method, path)
 
 
 @pytest.mark.parametrize(("method", "path"), READS + WRITES)
@@ -109,7 +133,7 @@ def test_a_key_is_taken_in_either_header(alice: Person) -> None:
 # Outsiders
 
 
-@pytest.mark.parametrize(("method", "path"), [*READS[1:], *WRITES[1:]])
+@pytest.mark.parametrize(("method", "path"), READS_OF_ONE + WRITES_OF_ONE)
 def test_an_outsider_cannot_tell_an_item_from_none(alice: Person, charlie: Person, method: str, path: str) -> None:
     item_id = alice.writes()["id"]
     before, item = stored_by(alice.tenant_id), alice.api.get(f"/api/content/{item_id}").json()
@@ -134,6 +158,75 @@ def test_an_outsiders_list_has_nothing_of_others_in_it(alice: Person, charlie: P
     assert page["pagination"]["total"] == 1
 
 
+def test_an_outsider_cannot_undelete(alice: Person, charlie: Person) -> None:
+    item_id = alice.writes()["id"]
+    alice.api.delete(f"/api/content/{item_id}")
+    before = stored_by(alice.tenant_id)
+
+    refused(call(charlie.credentials, "post", UNDELETE, item_id), 404, "not_found")
+    assert stored_by(alice.tenant_id) == before
+    assert charlie.api.get("/api/content?deleted=true").json()["data"] == []
+
+
+@pytest.mark.parametrize("action", ["delete", "restore", "publish", "archive", "tag"])
+def test_an_outsider_cannot_tell_items_from_none_in_bulk(alice: Person, charlie: Person, action: str) -> None:
+    item_id, nothing = alice.writes()["id"], str(uuid4())
+    before, item = stored_by(alice.tenant_id), alice.api.get(f"/api/content/{item_id}").json()
+    tags = {"tags": ["a"]} if action == "tag" else {}
+
+    answer = charlie.api.post(BULK, {"action": action, "ids": [item_id, nothing], **tags})
+
+    theirs, none = answer.json()["results"]
+    assert (theirs.pop("id"), none.pop("id")) == (item_id, nothing)
+    assert theirs == none == {"ok": False, "status": 404, "code": "not_found"}
+    assert stored_by(alice.tenant_id) == before
+    assert alice.api.get(f"/api/content/{item_id}").json() == item
+
+
+def test_an_outsiders_export_and_search_have_nothing_of_others_in_them(alice: Person, charlie: Person) -> None:
+    alice.writes(title="Secret", tags=["secret"], platforms=["secret"])
+    item_id = charlie.writes(title="Mine")["id"]
+
+    answer: Any = charlie.api.get(EXPORT)
+    assert [json.loads(line)["id"] for line in answer.streaming_content] == [item_id]
+    for query in ("search=secret", "tags=secret", "platform=secret", f"brand_id={alice.brand_id}", "search=s"):
+        page = charlie.api.get(f"/api/content?{query}&count=exact").json()
+        assert (page["data"], page["pagination"]["total"]) == ([], 0)
+
+
+@pytest.mark.parametrize("query", ["sort=-created_at", "sort=title", "search=title"])
+def test_anothers_cursor_shows_ones_own_items_only(alice: Person, charlie: Person, query: str) -> None:
+    mine = {charlie.writes()["id"] for _ in range(2)}
+    hers = {alice.writes()["id"] for _ in range(3)}
+    cursor = alice.api.get(f"/api/content?{query}&pageSize=1").json()["pagination"]["nextCursor"]
+
+    page = charlie.api.get(f"/api/content?{query}&cursor={cursor}").json()
+
+    met = {item["id"] for item in page["data"]}
+    assert met <= mine
+    assert not met & hers
+    assert page["pagination"]["total"] == 2
+
+
+def test_an_outsider_gets_no_answer_that_is_kept_for_another(alice: Person, charlie: Person) -> None:
+    hers = alice.api.post("/api/content", VALID, HTTP_IDEMPOTENCY_KEY="same")
+    his = charlie.api.post("/api/content", VALID, HTTP_IDEMPOTENCY_KEY="same")
+
+    assert (his.status_code, "Idempotency-Replayed" in his) == (201, False)
+    assert his.json()["id"] != hers.json()["id"]
+
+
+def test_an_outsider_learns_nothing_by_preconditions(alice: Person, charlie: Person) -> None:
+    item_id = alice.writes()["id"]
+    tag = alice.api.get(f"/api/content/{item_id}")["ETag"]
+
+    for known in (tag, "*", '"x"'):
+        for method, path in READS_OF_ONE:
+            refused(call(charlie.credentials, method, path, item_id, HTTP_IF_NONE_MATCH=known), 404, "not_found")
+        for method, path in WRITES_OF_ONE:
+            refused(call(charlie.credentials, method, path, item_id, HTTP_IF_MATCH=known), 404, "not_found")
+
+
 def test_an_outsider_cannot_write_into_anothers_brand(alice: Person, charlie: Person) -> None:
     mine = charlie.writes()["id"]
     before = stored_by(charlie.tenant_id)
@@ -148,22 +241,21 @@ def test_an_outsider_cannot_write_into_anothers_brand(alice: Person, charlie: Pe
     assert stored_by(alice.tenant_id).items == 0
 
 
-@pytest.mark.parametrize(("method", "path"), READS + WRITES)
-def test_nobody_gets_in_by_naming_anothers_tenant(alice: Person, charlie: Person, method: str, path: str) -> None:
+def test_nobody_gets_in_by_naming_anothers_tenant(alice: Person, charlie: Person) -> None:
     item_id = alice.writes()["id"]
     before = stored_by(alice.tenant_id)
 
     for outsider in (charlie, people.logged_in(charlie)):
         for tenant_id in (alice.tenant_id, uuid4(), "nothing"):
-            answer = call(outsider.credentials, method, path, item_id, HTTP_X_TENANT_ID=str(tenant_id))
-            assert answer.status_code == 403
+            for method, path in READS + WRITES:
+                answer = call(outsider.credentials, method, path, item_id, HTTP_X_TENANT_ID=str(tenant_id))
+                assert answer.status_code == 403, (method, path)
     assert stored_by(alice.tenant_id) == before
 
 
 # Strangers
 
 
-@pytest.mark.parametrize(("method", "path"), READS + WRITES)
 @pytest.mark.parametrize(
     "credentials",
     [
@@ -176,21 +268,19 @@ def test_nobody_gets_in_by_naming_anothers_tenant(alice: Person, charlie: Person
         {"HTTP_AUTHORIZATION": "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0."},
     ],
 )
-def test_a_stranger_is_asked_for_credentials(
-    alice: Person, credentials: dict[str, str], method: str, path: str
-) -> None:
+def test_a_stranger_is_asked_for_credentials(alice: Person, credentials: dict[str, str]) -> None:
     item_id = alice.writes()["id"]
 
-    answer = call(credentials, method, path, item_id)
-
-    assert answer.status_code == 401
-    assert answer["WWW-Authenticate"].startswith("Bearer")
-    assert answer["Content-Type"] == "application/problem+json"
-    assert "X-Quota-Used" not in answer
+    for method, path in READS + WRITES:
+        answer = call(credentials, method, path, item_id)
+        assert answer.status_code == 401, (method, path)
+        assert answer["WWW-Authenticate"].startswith("Bearer")
+        assert answer["Content-Type"] == "application/problem+json"
+        assert "X-Quota-Used" not in answer
     assert alice.api.get(f"/api/content/{item_id}").json()["version"] == 1
 
 
-@pytest.mark.parametrize(("method", "path"), [*READS[1:], *WRITES[1:]])
+@pytest.mark.parametrize(("method", "path"), [one for one in READS_OF_ONE + WRITES_OF_ONE if one[1] != UNDELETE])
 def test_what_is_in_the_trash_is_not_there(alice: Person, method: str, path: str) -> None:
     item_id = alice.writes()["id"]
     alice.api.delete(f"/api/content/{item_id}")

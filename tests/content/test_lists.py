@@ -81,10 +81,16 @@ def test_an_empty_list_has_no_pages(alice: Person) -> None:
 # Filters
 
 
-@pytest.fixture
-def varied(alice: Person) -> dict[str, str]:
-    """Items that differ in one thing each, oldest first."""
-    brand = alice.api.post("/api/brands", {"name": "Second"}).json()["id"]
+@pytest.fixture(scope="module")
+def varied(django_db_setup: None, django_db_blocker: Any) -> Iterator[tuple[Person, dict[str, str]]]:
+    """Somebody's items that differ in one thing each, oldest first."""
+    with django_db_blocker.unblock():
+        person = people.new_owner()
+        yield person, _differing(person)
+
+
+def _differing(person: Person) -> dict[str, str]:
+    brand = person.api.post("/api/brands", {"name": "Second"}).json()["id"]
     space = "01a204dc-5242-725b-8f16-7437be78a210"
     fields: dict[str, dict[str, Any]] = {
         "plain": {},
@@ -97,7 +103,7 @@ def varied(alice: Person) -> dict[str, str]:
         "shown": {"platforms": ["instagram", "x"]},
         "found": {"title": "Elephants", "body": "marching"},
     }
-    made = {name: make(alice, DAY + timedelta(hours=n), **fields[name]) for n, name in enumerate(fields)}
+    made = {name: make(person, DAY + timedelta(hours=n), **fields[name]) for n, name in enumerate(fields)}
     return {**made, "brand_id": brand, "space_id": space}
 
 
@@ -125,17 +131,18 @@ def varied(alice: Person) -> dict[str, str]:
     ],
 )
 def test_a_filter_leaves_what_matches_and_counts_it(
-    alice: Person, varied: dict[str, str], query: dict[str, Any], expected: list[str]
+    database: None, varied: tuple[Person, dict[str, str]], query: dict[str, Any], expected: list[str]
 ) -> None:
-    query = {name: value.format(**varied) if isinstance(value, str) else value for name, value in query.items()}
+    person, made = varied
+    query = {name: value.format(**made) if isinstance(value, str) else value for name, value in query.items()}
 
-    answer = get(alice, sort="-created_at", **query)
+    answer = get(person, sort="-created_at", **query)
 
-    assert [row["id"] for row in answer["data"]] == [varied[name] for name in expected]
+    assert [row["id"] for row in answer["data"]] == [made[name] for name in expected]
     assert answer["pagination"]["total"] == len(expected)
-    assert sorted(ids(alice, **query)) == sorted(varied[name] for name in expected)
+    assert sorted(ids(person, **query)) == sorted(made[name] for name in expected)
     for count in ("exact", "estimated", "none"):
-        assert len(ids(alice, count=count, **query)) == len(expected)
+        assert len(ids(person, count=count, **query)) == len(expected)
 
 
 def test_filters_go_by_the_newest_version(alice: Person) -> None:
@@ -278,12 +285,15 @@ def test_pages_tell_what_lies_before_and_after(alice: Person) -> None:
             assert (shown["nextCursor"] is None) == (page >= 3)
 
 
+QUERIES: list[dict[str, Any]] = [{}, {"count": "none"}, {"status": "draft"}, {"search": "body"}]
+
+
 def test_has_next_is_exact_at_the_edge(alice: Person) -> None:
     for _ in range(4):
         make(alice)
 
     for size, more in ((3, True), (4, False), (5, False), (100, False)):
-        for query in ({}, {"count": "none"}, {"tags": []}, {"search": "body"}):
+        for query in QUERIES:
             assert pagination(alice, pageSize=size, **query)["hasNext"] is more
 
 
@@ -337,13 +347,13 @@ def test_a_cursor_belongs_to_its_filters_and_its_sort(alice: Person) -> None:
     "values",
     [[], ["x"], [None, None], [5, 5], [5, str(uuid4())], ["\0", str(uuid4())], [2**63], [-1], [{}, []], [0.1] * 5],
 )
-def test_a_forged_cursor_is_refused(alice: Person, sort: str, values: list[Any]) -> None:
+def test_a_forged_cursor_is_refused(reader: Person, sort: str, values: list[Any]) -> None:
     words = "x" if sort == "relevance" else None
     digest = lists.Listing(sort=sort, search=words).digest
     forged = cursors.encode(values, digest)
     query = {"cursor": forged, "sort": sort} | ({"search": words} if words else {})
 
-    assert bad_fields(alice.api.get("/api/content", query)) == {"cursor"}
+    assert bad_fields(reader.api.get("/api/content", query)) == {"cursor"}
 
 
 def test_a_cursor_after_the_longest_title_is_taken(alice: Person) -> None:
@@ -568,9 +578,9 @@ BAD = {
     "campaign_space_id": ["", "5", "null"],
     "tags": ["", "x" * 101, "%00", "&".join(["a", *["tags=a"] * 20])],
     "platform": ["", "x" * 101, "%00", "a&platform=a"],
-    "search": ["", "x" * 10_000, "%00", "a%00b", "a&search=a"],
+    "search": ["x" * 10_000, "%00", "a%00b", "a&search=a"],
     "date_from": ["", "yesterday", "2026", "2026-02-30", "2026-13-01", "20260101", "2026-W01-1", "2026-1-1", "1767225600",
-                  "2026-01-01T25:00:00Z", "2026-01-01%2000:00:00", "2026-01-01T00:00:00%2B99:00", "٢٠٢٦-٠١-٠١", "%00"],
+                  "2026-01-01T25:00:00Z", "2026-01-01%2000:00:00", "2026-01-01T00:00:00%2B99:00", "%D9%A2026-01-01", "%00"],
     "date_to": ["", "soon", "2026-01-32", "0000-01-01", "10000-01-01", "2026-01-01&date_to=2026-01-01"],
     "deleted": ["", "1", "True", "yes", "true&deleted=true"],
     "sort": ["", "body", "-title", "id", "created_at,title", "relevance", "-relevance", "title&sort=title"],

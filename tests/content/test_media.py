@@ -628,3 +628,15 @@ def test_two_tenants_keys_are_two(alice: Person, charlie: Person) -> None:
     for person in (alice, charlie):
         answer = upload(person, TEXT, HTTP_IDEMPOTENCY_KEY="mine")
         assert "Idempotency-Replayed" not in answer
+
+
+def test_media_deleted_while_its_item_was_in_the_trash_is_in_the_way_of_nothing(alice: Person) -> None:
+    item_id = alice.writes()["id"]
+    media_id = uploaded(alice, b"a text", content_id=item_id)["id"]
+    alice.api.delete(f"/api/content/{item_id}")
+    assert alice.api.delete(f"{URL}/{media_id}").status_code == 204
+    assert alice.api.post(f"/api/content/{item_id}/restore").status_code == 200
+
+    another = uploaded(alice, b"another text", content_id=item_id)["id"]
+    assert alice.api.patch(f"/api/content/{item_id}", {"media": [another]}).status_code == 200
+    assert alice.api.delete(f"{URL}/{another}").status_code == 409

@@ -22,7 +22,7 @@ def made(person: Person, **fields: Any) -> tuple[str, str]:
 
 def written(person: Person, url: str, method: str, tag: str | None) -> Any:
     """Change an item under an If-Match in one of the three ways."""
-    headers = {} if tag is None else {"HTTP_IF_MATCH": tag}
+    headers: dict[str, Any] = {} if tag is None else {"HTTP_IF_MATCH": tag}
     if method == "restore":
         return person.api.post(f"{url}/versions/1/restore", **headers)
     body = {"body": "Changed"} if method == "patch" else None
@@ -81,23 +81,22 @@ def test_the_tag_stays_while_the_document_moves(
 # If-None-Match
 
 
-@pytest.mark.parametrize("form", ["{tag}", "W/{tag}", '"other", {tag}', '"other",W/{tag} , "x"', "*"])
 @pytest.mark.parametrize("address", ["", "?version=1", "/versions/1"])
-def test_a_reader_who_has_it_is_told_so(alice: Person, form: str, address: str) -> None:
+def test_a_reader_who_has_it_is_told_so(alice: Person, address: str) -> None:
     url, tag = made(alice)
 
-    answer = alice.api.get(f"{url}{address}", HTTP_IF_NONE_MATCH=form.format(tag=tag))
+    for known in (tag, f"W/{tag}", f'"other", {tag}', f'"other",W/{tag} , "x"', "*"):
+        answer = alice.api.get(f"{url}{address}", HTTP_IF_NONE_MATCH=known)
+        assert (answer.status_code, answer.content, answer["ETag"]) == (304, b"", tag), known
+        assert "Content-Type" not in answer
+        assert answer["X-Quota-Used"] == "6"
 
-    assert (answer.status_code, answer.content, answer["ETag"]) == (304, b"", tag)
-    assert "Content-Type" not in answer
-    assert answer["X-Quota-Used"] == "6"
 
-
-@pytest.mark.parametrize("tag", OTHERS)
-def test_a_reader_who_has_something_else_gets_the_item(alice: Person, tag: str) -> None:
+def test_a_reader_who_has_something_else_gets_the_item(alice: Person) -> None:
     url, _ = made(alice)
 
-    assert ok(alice.api.get(url, HTTP_IF_NONE_MATCH=tag))["body"] == "A body"
+    for tag in OTHERS:
+        assert ok(alice.api.get(url, HTTP_IF_NONE_MATCH=tag))["body"] == "A body", tag
 
 
 def test_a_reader_with_an_older_version_gets_the_newer_one(alice: Person) -> None:
@@ -127,16 +126,15 @@ def test_a_writer_who_has_seen_the_newest_version_may_write(alice: Person, metho
     assert written(alice, url, method, form and form.format(tag=tag)).status_code == 200
 
 
-@pytest.mark.parametrize("tag", OTHERS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_writer_with_another_tag_is_refused(alice: Person, method: str, tag: str) -> None:
+def test_a_writer_with_another_tag_is_refused(alice: Person, method: str) -> None:
     url, current = made(alice)
     before, item = stored_by(alice.tenant_id), alice.api.get(url).json()
 
-    answer = written(alice, url, method, tag)
-
-    problem = refused(answer, 412, "precondition_failed")
-    assert (problem["current_version"], problem["current_etag"], answer["ETag"]) == (1, current, current)
+    for tag in OTHERS:
+        answer = written(alice, url, method, tag)
+        problem = refused(answer, 412, "precondition_failed")
+        assert (problem["current_version"], problem["current_etag"], answer["ETag"]) == (1, current, current)
     assert stored_by(alice.tenant_id) == before
     assert alice.api.get(url).json() == item
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from content.preview import READ_AHEAD, preview_of
+from content.preview import READ_AHEAD, preview_of, text_of
 from tests.people import Person
 
 
@@ -58,3 +58,15 @@ def test_a_page_of_large_bodies_is_read_in_pieces(alice: Person, monkeypatch: py
 
     assert [item["id"] for item in page] == ids[::-1]
     assert [item["preview"][0] for item in page] == ["4", "3", "2", "1", "0"]
+
+
+def test_many_hidden_elements_take_no_time() -> None:
+    body = "\N{GRINNING FACE}" + "<script></script>" * 60_000
+    started = time.process_time()
+    assert text_of(body, len(body)) == "\N{GRINNING FACE}"
+    assert time.process_time() - started < 1
+
+
+def test_letters_that_grow_in_lower_case_move_nothing() -> None:
+    dotted = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}" * 5
+    assert preview_of(f"{dotted}<SCRIPT>x</Script>visible") == f"{dotted} visible"

@@ -379,3 +379,15 @@ def test_without_a_key_the_platform_runs_on_the_spool_alone(alice: Person, setti
 
     assert (item["body"], item["storage"]["tier"]) == ("kept here", "spool")
     assert documents.document_store() is None
+
+
+def test_items_with_equal_documents_are_not_taken_for_each_other(alice: Person) -> None:
+    """A document of one item that is equal to another's, and was not asked for, is not given either."""
+    first, second = (alice.writes(body="A")["id"] for _ in range(2))
+    for item_id in (first, second):
+        alice.api.patch(f"/api/content/{item_id}", {"body": "B"})
+    documents.start_afresh()
+    wanted = [key_of(first, 0), key_of(second, 1)]
+
+    with tenant_scope(alice.tenant_id):
+        assert documents.spooled(keys=wanted).keys() == set(wanted)

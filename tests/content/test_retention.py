@@ -1,7 +1,7 @@
 """What is trashed or superseded goes for good when the plan's time is over, from every tier, and nothing else does."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -17,7 +17,7 @@ from content.models import Change, ContentItem, ContentVersion, SpooledDocument,
 from engarde.common.models import IdempotencyKey
 from engarde.common.scopes import system_scope, tenant_scope
 from quotas import queries as quota_queries
-from quotas.models import QuotaUsage
+from quotas.models import Plan, QuotaUsage
 from tests import tiers
 from tests.people import Person
 from tests.stored import stored_by
@@ -260,17 +260,19 @@ def test_two_downgrades_in_a_row_keep_the_longest_time(alice: Person) -> None:
     assert retention_of(alice, in_days(31)) == 30
 
 
-def test_a_plan_that_is_shortened_spares_its_tenants_for_thirty_days(alice: Person) -> None:
-    with system_scope("a test edits a plan"), connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO quotas_plan (tier, rank, retention_days) VALUES ('short', 77, 50) ON CONFLICT DO NOTHING"
-        )
-    put_on(alice, "enterprise")
-    with system_scope("a test forgets the change of plan"):
-        QuotaUsage.objects.filter(tenant_id=alice.tenant_id).update(plan_id="short", retention_shortened_at=None)
-        QuotaUsage.objects.filter(tenant_id=alice.tenant_id).update(retention_shortened_at=None)
-        with connection.cursor() as cursor:
-            cursor.execute("UPDATE quotas_plan SET retention_days = 5 WHERE tier = 'short'")
+@pytest.fixture
+def short_plan(alice: Person) -> Iterator[Plan]:
+    """A plan of alice's own."""
+    plan = Plan.objects.create(tier="short", rank=77, retention_days=50)
+    put_on(alice, plan.tier)
+    yield plan
+    put_on(alice, "free")
+    plan.delete()
+
+
+def test_a_plan_that_is_shortened_spares_its_tenants_for_thirty_days(alice: Person, short_plan: Plan) -> None:
+    with system_scope("a test edits a plan"):
+        Plan.objects.filter(tier=short_plan.tier).update(retention_days=5)
 
     assert retention_of(alice, in_days(29)) == 50
     assert retention_of(alice, in_days(31)) == 5
@@ -288,7 +290,7 @@ def test_a_dry_run_tells_what_would_go_and_removes_nothing(alice: Person, monkey
     call_command("purge_expired", "--dry-run", "--json", stdout=out)
 
     report = json.loads(out.getvalue())
-    assert (report["dry_run"], report["items"], report["versions"], report["bytes"]) == (True, 1, 1, 10)
+    assert (report["dry_run"], report["items"], report["versions"], report["bytes"]) == (True, 1, 2, 10)
     assert exists(item_id)
     assert stored_by(alice.tenant_id) == before
 
@@ -327,3 +329,71 @@ def test_it_trims_the_change_log_where_the_backup_has_it(alice: Person, upload: 
         left = set(Change.objects.filter(tenant_id=alice.tenant_id).values_list("entity_id", flat=True))
     assert told not in left
     assert untold in left
+
+
+def test_a_dry_run_foresees_what_the_real_run_removes(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    trash(alice, body="123")
+    edited = alice.writes(body="1234")["id"]
+    alice.api.patch(f"/api/content/{edited}", {"body": "x"})
+    monkeypatch.setattr("quotas.queries.retentions", lambda now: {alice.tenant_id: -1})
+
+    foreseen, done = (retention.purge(now=timezone.now(), dry_run=dry_run) for dry_run in (True, False))
+
+    names = ("items", "versions", "media", "bytes")
+    assert [getattr(foreseen, name) for name in names] == [getattr(done, name) for name in names] == [1, 3, 0, 10]
+
+
+def test_one_tenants_trouble_leaves_the_others_retention_alone(
+    alice: Person, charlie: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item_id, purge_trash = trash(charlie), retention._purge_trash
+
+    def fail_for_alice(tenant_id: UUID, before: datetime) -> retention.Purged:
+        if tenant_id == alice.tenant_id:
+            raise RuntimeError("a test's trouble")
+        return purge_trash(tenant_id, before)
+
+    monkeypatch.setattr(retention, "_purge_trash", fail_for_alice)
+    done = purge(31)
+
+    assert done.failed_tenants == 1
+    assert not exists(item_id)
+
+
+def test_a_version_below_a_gap_goes_too(alice: Person) -> None:
+    item_id = alice.writes(body="one")["id"]
+    for body in ("two", "three"):
+        alice.api.patch(f"/api/content/{item_id}", {"body": body})
+    with system_scope("a test makes a gap"):
+        ContentVersion.objects.filter(content_id=UUID(item_id), version=2).delete()
+
+    purge(31)
+
+    assert versions(item_id) == [3]
+
+
+def test_a_plan_that_is_shortened_by_somebody_without_a_scope_spares_its_tenants_too(
+    alice: Person, short_plan: Plan
+) -> None:
+    Plan.objects.filter(tier=short_plan.tier).update(retention_days=5)
+    assert retention_of(alice, in_days(29)) == 50
+
+
+def test_a_plan_that_is_shortened_while_a_longer_one_still_holds_keeps_that(alice: Person, short_plan: Plan) -> None:
+    put_on(alice, "professional")
+    put_on(alice, short_plan.tier)
+    Plan.objects.filter(tier=short_plan.tier).update(retention_days=5)
+    assert retention_of(alice, in_days(29)) == 365
+
+
+def test_a_purge_that_the_backup_has_not_heard_of_is_not_undone_by_a_restore(
+    alice: Person, upload: Callable[[], int], back_up: Callable[[], int]
+) -> None:
+    item_id = trash(alice)
+    upload()
+    back_up()
+    purge(31)
+
+    call_command("restore_from_bigquery", "--tenant", str(alice.tenant_id), "--json", stdout=StringIO())
+
+    assert not exists(item_id)

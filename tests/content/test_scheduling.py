@@ -74,3 +74,21 @@ def _delete_brand(person: Person, brand_id: UUID) -> None:
         account_operations.delete_brand(tenant_id=person.tenant_id, brand_id=brand_id)
     finally:
         connection.close()
+
+
+def test_items_that_cannot_be_published_hold_up_no_other(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("content.scheduler.BATCH", 2)
+    past = "2026-01-01T00:00:00Z"
+    stuck = [alice.writes(status="scheduled", scheduled_at=past)["id"] for _ in range(3)]
+    good = alice.writes(status="scheduled", scheduled_at="2026-01-02T00:00:00Z")["id"]
+    publish = operations.publish_due
+
+    def fail_for_the_stuck(*, content_id: UUID, **wanted: Any) -> bool:
+        if str(content_id) in stuck:
+            raise RuntimeError("a test's trouble")
+        return publish(content_id=content_id, **wanted)
+
+    monkeypatch.setattr(operations, "publish_due", fail_for_the_stuck)
+    scheduler.publish_due(now=timezone.now())
+
+    assert alice.api.get(f"/api/content/{good}").json()["status"] == "published"

@@ -1,9 +1,7 @@
 """Search: stems, ranks, the prefix of the last word, the brand's language, and whatever somebody may type."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,11 +14,10 @@ from tests import people
 from tests.content.answers import bad_fields, ok
 from tests.people import Person
 
-DAY = datetime(2026, 3, 10, tzinfo=UTC)
-
 
 def found(person: Person, text: str, **query: Any) -> list[str]:
-    answer = ok(person.api.get("/api/content", {"search": text, "pageSize": 100, **query}))
+    asked: dict[str, Any] = {"search": text, "pageSize": 100, **query}
+    answer = ok(person.api.get("/api/content", asked))
     titles = [row["title"] for row in answer["data"]]
     assert answer["pagination"]["total"] == len(titles)
     return titles
@@ -43,6 +40,10 @@ def _library(django_db_setup: None, django_db_blocker: Any) -> Iterator[Person]:
         person.writes(
             title="Entities", body="Salt &amp; pepper, caf&eacute; <script>var tracker = 1;</script><!-- remark -->"
         )
+        person.writes(
+            title=SIGNS,
+            body="before\N{EM DASH}after\u2026 non\u00a0breaking soft\u00adhyphen \u00abguillemets\u00bb e\u0301tude नमस्ते \uff21\uff22\uff38",
+        )
         yield person
 
 
@@ -53,6 +54,7 @@ def library(database: None, _library: Person) -> Person:
 
 
 SHOES, COFFEE, LAUNCH, NUMBERS, ENTITIES = "Running shoes", "Coffee", "Launch", "Numbers", "Entities"
+SIGNS = "\u201cQuoted\u201d \N{PARTY POPPER}Party\N{PARTY POPPER}"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,8 @@ SHOES, COFFEE, LAUNCH, NUMBERS, ENTITIES = "Running shoes", "Coffee", "Launch", 
         ("runs", SHOES),
         ("RUNNER", SHOES),
         ("study", SHOES),
-        ("happy studied", SHOES),
+        ("studied", SHOES),
+        ("study running", SHOES),
         ("shoe", SHOES),
         ("runni", SHOES),  # the beginning of a word that is no stem
         ("studi", SHOES),
@@ -84,7 +87,6 @@ SHOES, COFFEE, LAUNCH, NUMBERS, ENTITIES = "Running shoes", "Coffee", "Launch", 
         ("coffee: fresh (roasted)", COFFEE),
         ('"fresh roasted"', COFFEE),
         ("hello@example.com", LAUNCH),
-        ("hello@exam", LAUNCH),
         ("example.com", LAUNCH),
         ("https://example.com/spring-sale?x=1", LAUNCH),
         ("#sale", LAUNCH),
@@ -96,6 +98,17 @@ SHOES, COFFEE, LAUNCH, NUMBERS, ENTITIES = "Running shoes", "Coffee", "Launch", 
         ("pepper salt", ENTITIES),
         ("salt & pepper", ENTITIES),
         ("café", ENTITIES),
+        ("quoted", SIGNS),
+        ("party quot", SIGNS),
+        ("before after", SIGNS),
+        ("before\N{EM DASH}after\u2026", SIGNS),
+        ("non breaking", SIGNS),
+        ("softhyphen", SIGNS),
+        ("guillemets", SIGNS),
+        ("\u00e9tude", SIGNS),
+        ("e\u0301tud", SIGNS),
+        ("नमस्ते", SIGNS),
+        ("abx", SIGNS),
     ],
 )
 def test_words_are_found_in_any_form_and_the_last_by_its_beginning(library: Person, text: str, title: str) -> None:
@@ -115,7 +128,6 @@ def test_words_are_found_in_any_form_and_the_last_by_its_beginning(library: Pers
         "script",
         "tracker",
         "remark",
-        "br",
         "amp",
     ],
 )
@@ -123,14 +135,13 @@ def test_what_is_not_there_is_not_found(library: Person, text: str) -> None:
     assert found(library, text) == []
 
 
-NO_WORDS = ["!", "...", " ", "\t", "&", "|", "!!!", "()", ":*", "'", "''", '"', "\\", "\\\\", "<->", "-", "%", "\N{GRINNING FACE}",
+NO_WORDS = ["", "!", "...", " ", "\t", "&", "|", "!!!", "()", ":*", "'", "''", '"', "\\", "\\\\", "<->", "-", "%", "\N{GRINNING FACE}",
             "'':*", "\u2028", "\x01", "€", "& | !", "' '", "\\'", "\u00a0", "\x1f"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NO_WORDS)
-@pytest.mark.parametrize("sort", [None, "title", "-created_at"])
-def test_no_word_finds_nothing(library: Person, text: str, sort: str | None) -> None:
-    assert found(library, text, **({"sort": sort} if sort else {})) == []
+def test_no_word_finds_nothing(library: Person, text: str) -> None:
+    assert found(library, text) == found(library, text, sort="title", count="exact") == []
 
 
 @pytest.mark.parametrize("text", ["the", "the of", "of the and", "a"])
@@ -138,7 +149,9 @@ def test_words_that_say_nothing_break_nothing(library: Person, text: str) -> Non
     found(library, text)
 
 
-@pytest.mark.parametrize("sign", ["!", "...", "&", ":*", "'", "\\", "\N{GRINNING FACE}", "(", "\\'", "<->", "|", "the"])
+@pytest.mark.parametrize(
+    "sign", ["!", "...", "&", ":*", "'", "\\", "\N{GRINNING FACE}", "(", "\\'", "<->", "|", "\N{EM DASH}", "\u201c"]
+)
 def test_signs_around_words_do_not_matter(library: Person, sign: str) -> None:
     for text in (f"{sign} beans", f"beans {sign}", f"roasted {sign} bea", f"roasted {sign}"):
         assert found(library, text) == [COFFEE]
@@ -156,7 +169,7 @@ def test_hostile_texts_are_only_texts(library: Person, text: str) -> None:
     assert len(found(library, text)) <= 1
 
 
-@pytest.mark.parametrize("text", ["", "a\0", "\0", "x" * 201, "x" * 10_000])
+@pytest.mark.parametrize("text", ["a\0", "\0", "x" * 201, "x" * 10_000])
 def test_what_is_no_search_is_refused(library: Person, text: str) -> None:
     assert bad_fields(library.api.get("/api/content", {"search": text})) == {"search"}
 
@@ -170,7 +183,7 @@ def test_what_is_no_search_is_refused(library: Person, text: str) -> None:
     )
 )
 def test_whatever_is_typed_is_answered(library: Person, text: str) -> None:
-    assert len(found(library, text)) <= 5
+    assert len(found(library, text)) <= 6
 
 
 # Order
@@ -201,19 +214,17 @@ def test_pages_of_a_search_are_ranked_as_a_whole(alice: Person, monkeypatch: pyt
     everything = found(alice, "word")
     assert everything == ["word 5", "word 3", "word 1", "4", "2", "0"]
 
-    for ranked, expected in ((1000, everything), (3, ["word 5", "word 3", "4", "2", "word 1", "0"])):
+    newest_three_ranked = ["word 5", "word 3", "4", "2", "word 1", "0"]
+    for ranked, expected in ((1000, everything), (3, newest_three_ranked)):
         monkeypatch.setattr(search, "RANKED", ranked)
         pages = [_page(alice, page) for page in (1, 2, 3, 4)]
-        rows = [title for page in pages for title in page[0]]
-        if ranked == 3:  # the newest three by rank, the others by age
-            assert rows == ["word 5", "word 3", "4", "2", "word 1", "0"] == expected
-        else:
-            assert rows == expected
+        assert [title for rows, _ in pages for title in rows] == expected
         assert [more for _, more in pages] == [True, True, False, False]
 
 
 def _page(person: Person, page: int) -> tuple[list[str], bool]:
-    answer = ok(person.api.get("/api/content", {"search": "word", "page": page, "pageSize": 2}))
+    query: dict[str, Any] = {"search": "word", "page": page, "pageSize": 2}
+    answer = ok(person.api.get("/api/content", query))
     return [row["title"] for row in answer["data"]], answer["pagination"]["hasNext"]
 
 
@@ -254,7 +265,7 @@ def test_each_brand_is_searched_in_its_language(alice: Person) -> None:
     alice.writes(title="Häuser am See", body="Wir liefen", brand_id=german)
     alice.writes(title="Houses", body="by the lakes")
 
-    for text in ("Haus", "häusern", "haus see", "Häuse", "seen liefen"):
+    for text in ("Haus", "häusern", "haus see", "Häuse", "HÄUSER LIEF", "am se"):
         assert found(alice, text) == ["Häuser am See"]
     for text in ("house", "lake", "houses lak"):
         assert found(alice, text) == ["Houses"]
@@ -312,10 +323,10 @@ UNINDEXABLE = {
 def test_a_body_that_is_hard_to_index_is_stored_and_its_title_found(alice: Person, name: str) -> None:
     body = UNINDEXABLE[name][: 1024**2 // 4 if max(map(ord, UNINDEXABLE[name])) > 127 else 1024**2]
 
-    item = alice.writes(title="Findable titles", body=body)
+    item = alice.writes(title="Running titles", body=body)
 
-    assert found(alice, "findable title") == ["Findable titles"]
-    assert found(alice, "findab") == ["Findable titles"]
+    assert found(alice, "run title") == ["Running titles"]
+    assert found(alice, "runni") == ["Running titles"]
     assert ok(alice.api.get(f"/api/content/{item['id']}"))["body"] == body
     [row] = alice.api.get("/api/content").json()["data"]
     assert len(row["preview"]) <= 200
@@ -325,9 +336,3 @@ def test_words_far_into_a_body_are_found(alice: Person) -> None:
     alice.writes(title="Long", body="filler " * 13_000 + " needle")
 
     assert found(alice, "needle") == ["Long"]
-
-
-def test_nobody_ranks_more_than_the_newest_thousand(alice: Person) -> None:
-    assert search.RANKED == 1000
-    assert (datetime.max - search.EVER[0].replace(tzinfo=None)) > timedelta(days=365 * 9000)
-    assert search.EVER[1] == UUID(int=0)

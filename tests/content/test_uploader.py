@@ -14,14 +14,14 @@ from django.utils import timezone
 from limits.storage import MemoryStorage
 from rest_framework.test import APIClient
 
-from content import documents, spool, tasks, uploader
+from content import documents, spool, tasks, uploader, writing
 from content.models import SpooledDocument
 from content.stores.base import Document, StoreRejected, StoreUnavailable
 from content.stores.budget import HourlyBudget
 from content.stores.zerodb import ZeroDBStore
 from engarde import health
 from engarde.common.scopes import system_scope
-from tests import crash, tiers
+from tests import crash, switches, tiers
 from tests.people import Person
 
 
@@ -194,6 +194,22 @@ def test_a_pass_takes_no_more_than_a_batch(alice: Person, upload: Callable[[], i
     assert [run_pass().uploaded for _ in range(4)] == [3, 3, 1, 0]
 
 
+def test_a_zerodb_that_fails_now_and_then_does_not_stop_the_others(
+    alice: Person, upload: Callable[[], int], settings: LazySettings
+) -> None:
+    upload()
+    settings.CONTENT_UPLOAD_BATCH = 5
+    ids = [alice.writes()["id"] for _ in range(30)]
+
+    with switches.switched_on(settings.ZERODB_BASE_URL, "server_error", rate=0.5, seed=5, path="*/rows"):
+        tasks.upload_documents()
+
+    assert sum(len(tiers.zerodb_rows(item_id)) for item_id in ids) > 15
+    tiers.make_due(*ids)
+    upload()
+    assert all(len(tiers.zerodb_rows(item_id)) == 1 for item_id in ids)
+
+
 def test_a_document_is_tried_again_within_half_a_minute_however_long_zerodb_was_away(
     alice: Person, upload: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +234,8 @@ def test_a_document_that_zerodb_refuses_waits_longer_in_the_end(alice: Person) -
     assert spool.wait_after(attempts=1, error=refused) < timedelta(seconds=3)
     assert spool.wait_after(attempts=100, error=refused) > timedelta(minutes=5)
     assert spool.wait_after(attempts=100, error=away) < timedelta(seconds=40)
-    assert spool.wait_after(attempts=1, error=StoreUnavailable("busy", retry_after=90)) == timedelta(seconds=90)
+    assert spool.wait_after(attempts=1, error=StoreUnavailable("busy", retry_after=10)) == timedelta(seconds=10)
+    assert spool.wait_after(attempts=1, error=StoreUnavailable("busy", retry_after=3600)) <= timedelta(seconds=30)
 
 
 def test_documents_do_not_all_come_back_at_the_same_moment() -> None:
@@ -404,3 +421,31 @@ def test_a_damaged_spool_row_holds_up_no_other(alice: Person, upload: Callable[[
     assert len(tiers.zerodb_rows(good)) == 1
     assert "cannot be unpacked" in tiers.spooled(bad)[0].last_error
     tiers.give_up(bad)
+
+
+def test_a_delete_beside_the_uploader_leaves_no_version_without_its_row(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item_id = alice.writes()["id"]
+    store, write, threads = documents.document_store(), writing.write, []
+    assert store is not None
+
+    def upload_elsewhere() -> None:
+        try:
+            uploader.run_pass(store=store, now=timezone.now)
+        finally:
+            connection.close()
+
+    def write_while_the_uploader_marks(**wanted: Any) -> Any:
+        threads.append(threading.Thread(target=upload_elsewhere))
+        threads[0].start()
+        threads[0].join(1)  # it waits for the item's row, or else is done before the new version is there
+        return write(**wanted)
+
+    monkeypatch.setattr(writing, "write", write_while_the_uploader_marks)
+    assert alice.api.delete(f"/api/content/{item_id}").status_code == 200
+    threads[0].join()
+
+    row_ids = {version.zerodb_row_id for version in tiers.versions(item_id)}
+    assert len(row_ids) == 1
+    assert None not in row_ids

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 
+from content import operations
 from content.models import Blob, Change, ContentItem, Media, SpooledRecord
 from engarde.common.scopes import system_scope, tenant_scope
 from quotas.models import QuotaUsage
@@ -272,8 +273,29 @@ def _limit(person: Person, limit: int) -> None:
         QuotaUsage.objects.update(storage_limit_override=limit)
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_an_item_that_changes_while_it_is_undeleted_comes_back_with_its_own_body(alice: Person, attempt: int) -> None:
+def test_an_item_that_changes_while_it_is_undeleted_comes_back_with_its_newest_body(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"/api/content/{alice.writes(body='first')['id']}"
+    alice.api.delete(url)
+    undelete = operations._undelete
+
+    def undelete_after_others_wrote(*wanted: Any) -> Any:
+        monkeypatch.undo()
+        alice.api.post(f"{url}/restore")
+        alice.api.patch(url, {"body": "second"})
+        alice.api.delete(url)
+        return undelete(*wanted)
+
+    monkeypatch.setattr(operations, "_undelete", undelete_after_others_wrote)
+
+    restored = ok(alice.api.post(f"{url}/restore"))
+
+    assert (restored["body"], restored["version"]) == ("second", 6)
+    assert ok(alice.api.get(url)) == restored
+
+
+def test_of_two_who_undelete_at_once_one_does(alice: Person) -> None:
     item_id = alice.writes(body="first")["id"]
     url = f"/api/content/{item_id}"
     alice.api.delete(url)
@@ -308,6 +330,17 @@ def test_a_restored_version_is_a_version_of_its_own(alice: Person) -> None:
     assert alice.api.get("/api/content?tags=b").json()["data"] == []
     assert ok(alice.api.get(f"/api/content/{item_id}?version=2"))["body"] == "second"
     assert stored_by(alice.tenant_id).counters_are_true
+
+
+def test_a_restored_version_names_the_fields_that_it_changes(alice: Person) -> None:
+    item_id = alice.writes(title="One", body="same", tags=["a"])["id"]
+    change(alice, item_id, title="Two", tags=["b"])
+    change(alice, item_id, title="Three")
+
+    for number in (1, 2):
+        assert alice.api.post(f"/api/content/{item_id}/versions/{number}/restore").status_code == 200
+
+    assert [row["changed_fields"] for row in versions(alice, item_id)[:2]] == [["tags", "title"], ["tags", "title"]]
 
 
 def test_restoring_the_newest_version_makes_a_version_too(alice: Person) -> None:

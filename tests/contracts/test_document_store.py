@@ -2,25 +2,41 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 from uuid import UUID, uuid4
 
 import orjson
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from content.stores.base import Document, DocumentKey, DocumentStore, StoreRejected, StoreUnavailable
+from content.stores.base import (
+    DOCUMENTS,
+    MEDIA,
+    VERSIONS,
+    Document,
+    DocumentKey,
+    DocumentStore,
+    ScannedRow,
+    StoreMisconfigured,
+    StoreRejected,
+    StoreUnavailable,
+)
 from content.stores.breaker import CircuitBreaker, CircuitOpen
 from content.stores.zerodb import ZeroDBStore
 from tests.zerodb_process import API_KEY, PROJECT_ID, ZeroDBProcess
 
 BRIEFLY = 5.0
 """Seconds within which a call on a stopped store must have failed."""
+
+Rows = Callable[[str], list[dict[str, Any]]]
 
 _numbers = count()
 
@@ -50,6 +66,20 @@ def alter(zerodb: ZeroDBProcess) -> Callable[[str, str, object], None]:
             assert changed.rowcount == 1
 
     return alter_row
+
+
+@pytest.fixture
+def rows(zerodb: ZeroDBProcess, prefix: str) -> Rows:
+    """All rows of a collection, as the service has them."""
+
+    def read(collection: str) -> list[dict[str, Any]]:
+        answer = requests.get(
+            f"{zerodb.tables_url}/{prefix}{collection}/rows?limit=1000", headers={"X-API-Key": API_KEY}, timeout=10
+        )
+        answer.raise_for_status()
+        return list(answer.json()["data"])
+
+    return read
 
 
 @pytest.fixture
@@ -246,19 +276,30 @@ def test_it_works_under_every_documented_base_path(zerodb: ZeroDBProcess, prefix
 def test_it_says_that_the_key_is_wrong_without_showing_it(zerodb: ZeroDBProcess) -> None:
     store = make_store(zerodb, api_key="sk_wrong_key")
 
-    for call in all_calls(store):
-        with pytest.raises(StoreRejected, match="API key") as rejection:
+    for number in range(len(all_calls(store))):
+        # A breaker of its own for each: such refusals open it.
+        call = all_calls(make_store(zerodb, api_key="sk_wrong_key"))[number]
+        with pytest.raises(StoreMisconfigured, match="API key") as rejection:
             call()
         assert "sk_wrong_key" not in str(rejection.value)
 
 
 @pytest.mark.parametrize("base_path", ["/api/v1/public/projects/{project_id}", "/", "/v1/nowhere"])
 def test_it_takes_a_wrong_base_path_for_what_it_is(zerodb: ZeroDBProcess, base_path: str) -> None:
-    store = make_store(zerodb, base_path=base_path)
-
-    for call in all_calls(store):
-        with pytest.raises(StoreRejected, match="base path"):
+    for number in range(len(all_calls(make_store(zerodb)))):
+        call = all_calls(make_store(zerodb, base_path=base_path))[number]
+        with pytest.raises(StoreMisconfigured, match="base path"):
             call()
+
+
+def test_it_stops_knocking_at_a_door_that_stays_shut(zerodb: ZeroDBProcess) -> None:
+    store = make_store(zerodb, api_key="sk_wrong_key", breaker=CircuitBreaker(threshold=2))
+
+    for _ in range(2):
+        with pytest.raises(StoreMisconfigured):
+            store.ping()
+    with pytest.raises(CircuitOpen, match="refuses the API key"):
+        store.ping()
 
 
 def test_it_says_that_the_project_is_unknown(zerodb: ZeroDBProcess) -> None:
@@ -325,9 +366,131 @@ def test_it_survives_a_restart_of_the_store_between_two_calls(mortal: ZeroDBProc
     assert store.get_many([document.key]) == {document.key: document.text}
 
 
+def test_it_stores_a_record_once_however_often_it_is_told_to(store: DocumentStore, rows: Rows) -> None:
+    tenant_id, record = uuid4(), {"version": 2, "changed_fields": ["title"], "who": None}
+
+    row_id = store.put_record(VERSIONS, "item:2", tenant_id=tenant_id, record=record)
+    again = store.put_record(VERSIONS, "item:2", tenant_id=tenant_id, record=record, maybe_stored=True)
+
+    assert again == row_id
+    [row] = rows(VERSIONS)
+    assert row["row_data"] == {**record, "key": "item:2", "tenant_id": str(tenant_id), "checksum": ANY}
+
+
+def test_it_makes_an_older_record_of_the_same_key_equal(store: DocumentStore, rows: Rows) -> None:
+    tenant_id = uuid4()
+    row_id = store.put_record(MEDIA, "file", tenant_id=tenant_id, record={"name": "old", "width": 1})
+
+    store.put_record(MEDIA, "file", tenant_id=tenant_id, record={"name": "new"}, maybe_stored=True)
+
+    [row] = rows(MEDIA)
+    assert (row["row_id"], row["row_data"]["name"]) == (row_id, "new")
+    assert "width" not in row["row_data"]
+
+
+def test_it_removes_every_row_of_a_key_and_no_other(store: DocumentStore) -> None:
+    twice, once, stays = (make_document(f'{{"n":{number}}}') for number in range(3))
+    for document in (twice, twice, once, stays):
+        store.put(document)
+
+    removed = store.delete_rows(DOCUMENTS, [str(twice.key), str(once.key), "nobody-has-this"])
+
+    assert removed == 3
+    assert store.get_many([twice.key, once.key, stays.key]) == {stays.key: stays.text}
+    assert store.delete_rows(DOCUMENTS, [str(twice.key)]) == 0
+
+
+def test_it_removes_more_rows_than_may_go_unconfirmed(store: DocumentStore, rows: Rows) -> None:
+    often, others = make_document(), [make_document(f'{{"n":{number}}}') for number in range(3)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(store.put, [often] * 120 + others))
+
+    assert store.delete_rows(DOCUMENTS, [str(often.key), *(str(other.key) for other in others[:2])]) == 122
+    assert [row["row_data"]["key"] for row in rows(DOCUMENTS)] == [str(others[2].key)]
+
+
+def test_it_removes_more_keys_than_fit_in_one_call(store: DocumentStore, rows: Rows) -> None:
+    keys = [f"key-{number:03}" for number in range(150)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda key: store.put_record(MEDIA, key, tenant_id=uuid4(), record={}), keys))
+
+    assert store.delete_rows(MEDIA, keys) == 150
+    assert rows(MEDIA) == []
+
+
+def test_it_removes_one_row_and_bears_that_it_is_gone(store: DocumentStore) -> None:
+    document = make_document()
+    first, second = store.put(document), store.put(document)
+
+    store.delete_row(DOCUMENTS, first)
+    store.delete_row(DOCUMENTS, first)
+
+    assert store.find_row_ids([document.key]) == {document.key: second}
+
+
+def test_it_scans_every_row_once_in_the_order_of_keys(store: DocumentStore) -> None:
+    documents = [make_document(f'{{"n":{number}}}') for number in range(23)]
+    with ThreadPoolExecutor(8) as threads:
+        row_ids = list(threads.map(store.put, [*documents, *documents[:5]]))
+
+    seen = list(scanned(store, limit=7))
+
+    assert sorted(row.row_id for row in seen) == sorted(row_ids)
+    assert [row.key for row in seen] == sorted(row.key for row in seen)
+    assert all(row.intact and row.created_at for row in seen)
+
+
+def test_a_scan_never_tears_the_rows_of_a_key_apart(store: DocumentStore) -> None:
+    documents = [make_document(f'{{"n":{number}}}') for number in range(4)]
+    for document in documents * 3:
+        store.put(document)
+
+    place: str | None = ""
+    while place is not None:
+        page = store.scan(DOCUMENTS, after=place, limit=5)
+        assert {list(keys.values()).pop() for keys in [Counter(row.key for row in page.rows)]} == {3}
+        place = page.next_after
+
+
+def test_a_scan_says_when_a_key_has_more_rows_than_a_page(store: DocumentStore) -> None:
+    first, often = make_document('{"n":1}', UUID(int=1)), make_document('{"n":2}', UUID(int=2))
+    for document in (first, *[often] * 6):
+        store.put(document)
+
+    page = store.scan(DOCUMENTS, limit=4)
+    crowded = store.scan(DOCUMENTS, after=str(first.key), limit=4)
+
+    assert ([row.key for row in page.rows], page.is_crowded) == ([str(first.key)], False)
+    assert ([row.key for row in crowded.rows], crowded.is_crowded) == ([str(often.key)] * 4, True)
+    assert store.scan(DOCUMENTS, after=str(crowded.next_after), limit=4).rows == []
+
+
+def test_a_scan_tells_damaged_documents_and_records(
+    store: DocumentStore, alter: Callable[[str, str, object], None]
+) -> None:
+    alter(store.put(make_document()), "document", "{}")
+    alter(store.put_record(VERSIONS, "a:2", tenant_id=uuid4(), record={"version": 2}), "version", 3)
+    store.put_record(VERSIONS, "b:2", tenant_id=uuid4(), record={"version": 2})
+
+    assert [row.intact for row in scanned(store)] == [False]
+    assert [(row.key, row.intact) for row in store.scan(VERSIONS).rows] == [("a:2", False), ("b:2", True)]
+
+
+def scanned(store: DocumentStore, limit: int = 100) -> Iterator[ScannedRow]:
+    place: str | None = ""
+    while place is not None:
+        page = store.scan(DOCUMENTS, after=place, limit=limit)
+        yield from page.rows
+        place = page.next_after
+
+
 def all_calls(store: DocumentStore) -> list[Callable[[], object]]:
     document = make_document()
     return [
+        lambda: store.put_record(VERSIONS, "item:2", tenant_id=uuid4(), record={}),
+        lambda: store.delete_rows(DOCUMENTS, ["key"]),
+        lambda: store.delete_row(DOCUMENTS, "row"),
+        lambda: store.scan(DOCUMENTS),
         store.ping,
         store.set_up,
         lambda: store.put(document),

@@ -42,6 +42,7 @@ def read(person: Person) -> list[Any]:
 
 def test_documents_return_to_zerodb(alice: Person, everywhere: dict[str, Any]) -> None:
     before = read(alice)
+    tiers.forget_copies()
     assert tiers.lose_zerodb_rows(alice.tenant_id) == 5
     item = alice.api.get(f"/api/content/{everywhere['changed']['id']}").json()
     assert (item["body"], item["storage"]["tier"]) == ("third", "backup")

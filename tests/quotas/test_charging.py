@@ -97,7 +97,7 @@ def test_it_explains_a_refusal_and_what_would_help(dora: Person) -> None:
         "limit_bytes": LIMIT,
         "plan_tier": "free",
         "upgrade_suggestion": {"tier": "starter", "storage_limit_bytes": 10 * GB, "price_usd_month": "29.00"},
-        "freeable": {"trash_bytes": 150, "old_version_bytes": 450},
+        "freeable": {"trash_bytes": 150, "old_version_bytes": 300},
     }
     assert post(dora, 550).status_code == 201
 

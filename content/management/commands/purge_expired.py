@@ -31,3 +31,7 @@ class Command(JSONCommand):
             done = retention.purge(now=timezone.now(), dry_run=options["dry_run"], progress=bar.update)
         seconds = round(time.perf_counter() - started, 3)
         return {"dry_run": options["dry_run"], **asdict(done), "seconds": seconds}
+
+    def succeeded(self, report: dict[str, Any]) -> bool:
+        """Fail when some tenant's retention was not applied."""
+        return not report["failed_tenants"]

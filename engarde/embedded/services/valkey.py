@@ -18,7 +18,8 @@ appendonly yes
 appendfsync everysec
 aof-load-truncated yes
 save ""
-maxmemory-policy noeviction
+maxmemory 256mb
+maxmemory-policy volatile-lru
 daemonize no
 logfile ""
 """
