@@ -25,6 +25,17 @@ from tests.stored import stored_by
 A_MONTH = timedelta(days=30)
 
 
+@pytest.fixture(autouse=True)
+def _only_this_tests_tenants(alice: Person, charlie: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave other tests' tenants alone: there are hundreds, and this is about two."""
+    of_all = quota_queries.retentions
+
+    def of_these(*, now: datetime) -> dict[UUID, int | None]:
+        return {one: days for one, days in of_all(now=now).items() if one in {alice.tenant_id, charlie.tenant_id}}
+
+    monkeypatch.setattr(quota_queries, "retentions", of_these)
+
+
 def in_days(days: float) -> datetime:
     return timezone.now() + timedelta(days=days)
 

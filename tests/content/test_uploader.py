@@ -16,8 +16,8 @@ from rest_framework.test import APIClient
 
 from content import documents, spool, tasks, uploader, writing
 from content.models import SpooledDocument
-from content.stores.base import Document, StoreRejected, StoreUnavailable
-from content.stores.budget import HourlyBudget
+from content.stores.base import Document, StoreMisconfigured, StoreRejected, StoreUnavailable
+from content.stores.budget import BudgetSpent, HourlyBudget
 from content.stores.zerodb import ZeroDBStore
 from engarde import health
 from engarde.common.scopes import system_scope
@@ -236,6 +236,11 @@ def test_a_document_that_zerodb_refuses_waits_longer_in_the_end(alice: Person) -
     assert spool.wait_after(attempts=100, error=away) < timedelta(seconds=40)
     assert spool.wait_after(attempts=1, error=StoreUnavailable("busy", retry_after=10)) == timedelta(seconds=10)
     assert spool.wait_after(attempts=1, error=StoreUnavailable("busy", retry_after=3600)) <= timedelta(seconds=30)
+
+
+def test_what_the_document_is_not_to_blame_for_does_not_make_it_wait_long() -> None:
+    assert spool.wait_after(attempts=100, error=StoreMisconfigured("the filter", status=422)) < timedelta(seconds=30)
+    assert spool.wait_after(attempts=100, error=BudgetSpent("", retry_after=250)) == timedelta(seconds=250)
 
 
 def test_documents_do_not_all_come_back_at_the_same_moment() -> None:
