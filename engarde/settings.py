@@ -197,7 +197,9 @@ CONTENT_CACHE_MAX_ENTRY_BYTES = env.int("CONTENT_CACHE_MAX_ENTRY_BYTES", 256 * 1
 CONTENT_SPOOL_MAX_BYTES = env.int("CONTENT_SPOOL_MAX_BYTES", 1024**3)
 CONTENT_MAX_VERSIONS = env.int("CONTENT_MAX_VERSIONS", 200)
 if CONTENT_MAX_VERSIONS < 2:
-    raise ImproperlyConfigured("CONTENT_MAX_VERSIONS has to be 2 or more: a deleted item's text is in the version before.")
+    raise ImproperlyConfigured(
+        "CONTENT_MAX_VERSIONS has to be 2 or more: a deleted item's text is in the version before."
+    )
 CONTENT_MAX_BODY_BYTES = env.int("CONTENT_MAX_BODY_BYTES", 1024**2)
 WEBHOOKS_PER_TENANT = env.int("WEBHOOKS_PER_TENANT", 20)
 WEBHOOK_TIMEOUT_SECONDS = env.float("WEBHOOK_TIMEOUT_SECONDS", 10)
