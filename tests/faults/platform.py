@@ -93,6 +93,10 @@ class Platform:
         """Return the processes of web, worker, beat, or an embedded service, the leader first."""
         if part in {"web", "worker", "beat"}:
             return [json.loads((self.data / "run" / "platform.json").read_text())[part][0]]
+        return [self.service(part)["pid"]]
+
+    def service(self, name: str) -> dict[str, Any]:
+        """Return what `status` tells of an embedded service: its process, its settings."""
         done = subprocess.run(
             [sys.executable, "-m", "engarde.embedded", "status", "--json"],
             env=self.environment,
@@ -100,7 +104,7 @@ class Platform:
             capture_output=True,
             check=True,
         )
-        return [json.loads(done.stdout)["services"][part]["pid"]]
+        return dict(json.loads(done.stdout)["services"][name])
 
     def kill(self, part: str) -> None:
         """Kill a part by SIGKILL, its leader first and then what that started."""
