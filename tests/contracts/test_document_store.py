@@ -476,6 +476,21 @@ def test_a_scan_tells_damaged_documents_and_records(
     assert [(row.key, row.intact) for row in store.scan(VERSIONS).rows] == [("a:2", False), ("b:2", True)]
 
 
+def test_it_gives_all_rows_of_one_key_and_no_others(
+    store: DocumentStore, alter: Callable[[str, str, object], None]
+) -> None:
+    document = make_document()
+    good, damaged = store.put(document), store.put(document)
+    alter(damaged, "document", "{}")
+    store.put(make_document())
+
+    assert {row.row_id: row.intact for row in store.rows_of(DOCUMENTS, str(document.key))} == {
+        good: True,
+        damaged: False,
+    }
+    assert list(store.rows_of(DOCUMENTS, "no-row-has-this-key")) == []
+
+
 def scanned(store: DocumentStore, limit: int = 100) -> Iterator[ScannedRow]:
     place: str | None = ""
     while place is not None:
@@ -491,6 +506,7 @@ def all_calls(store: DocumentStore) -> list[Callable[[], object]]:
         lambda: store.delete_rows(DOCUMENTS, ["key"]),
         lambda: store.delete_row(DOCUMENTS, "row"),
         lambda: store.scan(DOCUMENTS),
+        lambda: store.rows_of(DOCUMENTS, "key"),
         store.ping,
         store.set_up,
         lambda: store.put(document),

@@ -163,11 +163,11 @@ def prepared(world: World) -> Author:
     return author
 
 
-def live_through(author: Author, trouble: str, *, reads_backup: bool, rate: float) -> None:
+def live_through(author: Author, trouble: str, *, reads_backup: bool, rate: float, left: int | None = None) -> None:
     """In trouble, do everything that one can do to items, with the carriers at work in between."""
     name, options = TROUBLES[trouble]
     world, (first, second, *_) = author.world, author.items
-    world.switch_on(name, **{**options, "rate": rate, "seed": 7})
+    world.switch_on(name, **{**options, "rate": rate, "seed": 7, "left": left})
     world.read_backup(allowed=reads_backup)
     new = author.create("A", ("made in trouble",))
     author.update(first, "changed in trouble")
@@ -206,7 +206,7 @@ def test_there_is_trouble_of_every_kind() -> None:
 @pytest.mark.parametrize("trouble", ORDINARY)
 def test_nothing_is_lost_or_wrong_and_all_is_carried_within_a_minute(author: Author, trouble: str) -> None:
     takes_time = TROUBLES[trouble][0] in {"latency", "stall"}
-    live_through(author, trouble, reads_backup=False, rate=0.2 if takes_time else 0.6)
+    live_through(author, trouble, reads_backup=False, rate=0.6, left=8 if takes_time else None)
 
     all_is_well(author)
 
@@ -385,7 +385,7 @@ def live(bad_days: type[BadDays], runs: hypothesis_settings) -> None:
 
 
 def test_any_combination_of_switches_is_survived(bad_days: type[BadDays]) -> None:
-    live(bad_days, hypothesis_settings(RUNS, max_examples=5, stateful_step_count=40, derandomize=True))
+    live(bad_days, hypothesis_settings(RUNS, max_examples=4, stateful_step_count=30, derandomize=True))
 
 
 @pytest.mark.soak
