@@ -325,7 +325,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_costs_time(alice: Per
 
     refused(upload(alice, bomb), 400, "invalid_image")
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 def test_a_page_behind_a_picture_is_a_picture(alice: Person) -> None:

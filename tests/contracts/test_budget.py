@@ -216,4 +216,4 @@ def test_a_board_that_hangs_costs_one_short_wait(settings: LazySettings, silent_
     for thread in threads:
         thread.join()
 
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2
