@@ -36,6 +36,12 @@ ITEM_COLUMNS = (
     "updated_at",
     "deleted_at",
 )
+# Plain SQL for the most frequent read: putting the ORM's together takes longer than running it.
+FIND = f"""
+SELECT {", ".join(f"item.{column}" for column in ITEM_COLUMNS)}, version.zerodb_row_id, version.backed_up_at
+FROM content_storage_metadata AS item
+JOIN content_versions AS version ON version.content_id = item.id AND version.version = item.version
+WHERE item.tenant_id = %s AND item.id = %s"""  # noqa: S608 -- our own columns
 # A document counts once, however many versions have it, and not at all while the item itself has it.
 OLD_BYTES = """
 SELECT coalesce(sum(size_bytes), 0)::bigint FROM (
@@ -124,11 +130,11 @@ def read_item(*, tenant_id: UUID, content_id: UUID, version: int | None = None, 
 
 
 def _find(tenant_id: UUID, content_id: UUID, version: int | None, *, trashed: bool | None) -> Item:
-    rows = ContentItem.objects.filter(tenant_id=tenant_id, id=content_id)
-    if trashed is not None:
-        rows = rows.filter(deleted_at__isnull=not trashed)
-    item = next(iter(as_items(rows)), None)
-    if item is None:
+    with connection.cursor() as cursor:
+        cursor.execute(FIND, [tenant_id, content_id])
+        row = cursor.fetchone()
+    item = _item(*row) if row else None
+    if item is None or (trashed is not None and trashed != (item.deleted_at is not None)):
         raise NotFound("content item")
     return item if version is None or version == item.version else _older(item, version)
 

@@ -9,7 +9,7 @@ from quotas import operations as quota_operations
 from quotas.operations import NewTenant
 from tests.bench import http_rows, scale_rows
 from tests.bench.measure import Row
-from tests.bench.server import serving
+from tests.bench.server import carriers, serving
 
 Group = Callable[[], Iterable[Row]]
 
@@ -33,9 +33,11 @@ def http() -> Iterator[Row]:
         client = stranger.with_key(new_tenant().api_key)
         our_id, their_id = http_rows.load(client)
         carry()
-        yield from http_rows.reads(client, our_id, their_id)
-        yield http_rows.creates(client)
-        yield http_rows.creates_at_once(client)
+        rows = [*http_rows.reads(client, our_id, their_id), http_rows.creates(client)]
+        at_once = http_rows.creates_at_once(client)
+        with carriers():
+            yield from http_rows.beside_carriers(client, our_id, rows)
+        yield at_once
 
 
 def new_tenant() -> NewTenant:

@@ -1,9 +1,11 @@
 """The HTTP rows: the same requests to the platform and to the baseline, one client unless said otherwise."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from statistics import median
 from typing import Any
 
-from tests.bench.measure import Row, compared, side_by_side, throughput
+from tests.bench.measure import ROUNDS, Row, compared, side_by_side, throughput, timed
 from tests.bench.server import Client
 
 ITEMS = 200
@@ -49,6 +51,19 @@ def reads(client: Client, our_id: str, their_id: str) -> Iterator[Row]:
     )
     for name, ours, theirs, goal in pairs:
         yield compared(name, side_by_side(get(ours), get(theirs)), goal)
+
+
+def beside_carriers(client: Client, our_id: str, rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield the rows with our figure while a worker carries what was created."""
+    calls: dict[str, Callable[[], object]] = {
+        "list 20 summaries": lambda: client.raw("GET", "/api/content"),
+        "list 20 with bodies": lambda: client.raw("GET", "/api/content?include=body"),
+        "get one": lambda: client.raw("GET", f"/api/content/{our_id}"),
+        "create": lambda: client.call("POST", "/api/content", item(1)),
+    }
+    for row in rows:
+        seconds = median(timed(calls[row.name], 10) for _ in range(ROUNDS))
+        yield replace(row, note=f"{seconds * 1000:.2f} ms with the carriers running")
 
 
 def creates(client: Client) -> Row:

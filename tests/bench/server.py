@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from engarde.embedded import remembered
+from engarde.celery import app as celery
+from engarde.embedded import remembered, up
 
 WORKERS = "2"
 
@@ -33,6 +34,24 @@ def serving(**variables: str) -> Iterator["Client"]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=20)
+
+
+@contextmanager
+def carriers() -> Iterator[None]:
+    """Run a worker, as `make up` does, which carries documents to ZeroDB and changes to the backup."""
+    environ = {**os.environ, "LOG_LEVEL": "ERROR"}
+    process = subprocess.Popen(
+        up.worker_command(), env=environ, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not celery.control.ping(timeout=0.5, limit=1):
+            if time.monotonic() > deadline:
+                raise TimeoutError("The worker did not answer.")
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
 
 
 @dataclass
