@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from engarde.embedded import daemon, session
@@ -30,8 +31,10 @@ def test_it_finds_psql_and_the_database(run_user):
 def test_ctrl_c_ends_the_command_and_the_services(run_user, place):
     process = run_user("sleep", "60")
     eventually(lambda: service_state(place, "redis"))
-    sleeping = eventually(lambda: [p for p in processes_of(place) if p.pid == process.pid and p.children()])
-    for target in (*sleeping[0].children(), sleeping[0]):
+    runner = psutil.Process(process.pid)
+    # A child that has not become `sleep` yet would lose the signal.
+    [sleeping] = eventually(lambda: [child for child in runner.children() if child.name() == "sleep"])
+    for target in (sleeping, runner):
         target.send_signal(signal.SIGINT)
     process.wait(timeout=15)
     assert not processes_of(place)
