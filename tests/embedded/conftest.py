@@ -1,6 +1,7 @@
 """A data directory per test, people who use it, and the certainty that nothing is left behind."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,11 @@ def plain_environment(**variables: str) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name not in NAMED_SERVICES}, **variables}
 
 
+def hear_ctrl_c() -> None:
+    """Take SIGINT, which a shell has its background jobs ignore, and they theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """A data directory whose services are stopped and gone after the test."""
@@ -77,6 +83,7 @@ def run_user(place: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509 -- no threads here that hold locks it needs
         )
         started.append(process)
         return process
