@@ -64,7 +64,7 @@ class CursorOutput(serializers.Serializer[Any]):
 class ActivityOutput(serializers.Serializer[Any]):
     """A page of the feed."""
 
-    data = ActOutput(many=True)  # type: ignore[assignment]
+    data = ActOutput(many=True)  # type: ignore[assignment]  # the contract's name; DRF has an attribute of it
     pagination = CursorOutput()
 
 

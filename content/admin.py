@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from content.models import Delivery, Webhook
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
     """Rows to look at: their tenants' admins make and change them."""
 
     list_select_related: ClassVar[Any] = ("tenant",)

@@ -195,7 +195,7 @@ class VersionOutput(serializers.Serializer[Any]):
 class VersionsOutput(serializers.Serializer[Any]):
     """An item's versions, newest first."""
 
-    data = VersionOutput(many=True)  # type: ignore[assignment]
+    data = VersionOutput(many=True)  # type: ignore[assignment]  # the contract's name; DRF has an attribute of it
 
 
 class ChangeOutput(serializers.Serializer[Any]):
@@ -269,7 +269,7 @@ class ItemOutput(SummaryOutput):
 class ContentPage(serializers.Serializer[Any]):
     """A page of items."""
 
-    data = SummaryOutput(many=True)  # type: ignore[assignment]
+    data = SummaryOutput(many=True)  # type: ignore[assignment]  # the contract's name; DRF has an attribute of it
     pagination = PaginationOutput()
 
 

@@ -61,7 +61,7 @@ class MediaOutput(serializers.Serializer[Any]):
 class MediaPage(serializers.Serializer[Any]):
     """A page of media files."""
 
-    data = MediaOutput(many=True)  # type: ignore[assignment]
+    data = MediaOutput(many=True)  # type: ignore[assignment]  # the contract's name; DRF has an attribute of it
     pagination = PaginationOutput()
 
 

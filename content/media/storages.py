@@ -72,7 +72,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-class LocalFile(File):  # type: ignore[type-arg]
+class LocalFile(File):  # type: ignore[type-arg]  # generic in the stubs only
     """A file on local disk that a storage on the same disk may move instead of copying it."""
 
     def __init__(self, path: Path) -> None:

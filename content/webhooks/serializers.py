@@ -97,14 +97,14 @@ class DeliveryOutput(serializers.Serializer[Any]):
 class WebhookPage(serializers.Serializer[Any]):
     """A page of webhooks."""
 
-    data = WebhookOutput(many=True)  # type: ignore[assignment]
+    data = WebhookOutput(many=True)  # type: ignore[assignment]  # the contract's name; DRF has an attribute of it
     pagination = PaginationOutput()
 
 
 class DeliveryPage(serializers.Serializer[Any]):
     """A page of deliveries."""
 
-    data = DeliveryOutput(many=True)  # type: ignore[assignment]
+    data = DeliveryOutput(many=True)  # type: ignore[assignment]  # the contract's name; DRF has an attribute of it
     pagination = PaginationOutput()
 
 
