@@ -12,9 +12,9 @@ from django.db.models import Q
 
 from content.models import Delivery, Webhook
 from content.models.webhooks import TEST_EVENT
-from content.webhooks import addresses, messages
+from content.webhooks import messages
 from engarde.accounts import queries as account_queries
-from engarde.common import encryption, wake
+from engarde.common import addresses, encryption, wake
 from engarde.common.problems import Invalid, NotFound, Problem
 from engarde.common.scopes import system_scope, tenant_scope
 

@@ -17,9 +17,9 @@ import structlog
 from django.conf import settings
 from django.utils import timezone
 
-from content.webhooks import addresses
-from content.webhooks.addresses import Refused
 from content.webhooks.messages import Message
+from engarde.common import addresses
+from engarde.common.addresses import Refused
 from engarde.common.encryption import Unreadable
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from content.webhooks import addresses
+from engarde.common import addresses
 from tests.content.webhooks import deliveries, forget_all, make_due, send, subscribe
 from tests.people import Person
 from tests.receivers import Authority, receiving

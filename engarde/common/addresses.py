@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 def parse(url: str) -> URL:
-    """Return an address whose form is fit for a webhook.
+    """Return an address whose form is fit to be called.
 
     Raises:
         Refused: no absolute https URL, or with a user, a fragment or another port than 443, 80 and 1024 to 65535.
