@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 
 from engarde.accounts.roles import Role, Scope
 from engarde.common.constraints import RowSecurity
+from engarde.common.time_zones import validate_time_zone
 
 
 class Tenant(models.Model):
@@ -18,6 +19,13 @@ class Tenant(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=200)
+    time_zone = models.CharField(
+        max_length=64,
+        default="UTC",
+        db_default="UTC",
+        validators=[validate_time_zone],
+        help_text="An IANA name such as Europe/Berlin; the tenant's months begin at midnight there.",
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -20,6 +20,7 @@ from engarde.accounts.roles import SCOPES_OF, Role, Scope
 from engarde.common import wake
 from engarde.common.problems import Forbidden, Invalid, NotFound, Problem
 from engarde.common.scopes import tenant_scope
+from engarde.common.time_zones import validate_time_zone
 
 WRONG_CREDENTIALS = "The e-mail address or the password is wrong."
 
@@ -475,7 +476,7 @@ def _lock_key(principal: Principal, key_id: UUID) -> ApiKey:
 
 
 def create_tenant(
-    *, name: str, email: str, password: str, brand_name: str, now: datetime
+    *, name: str, email: str, password: str, brand_name: str, time_zone: str = "UTC", now: datetime
 ) -> tuple[Tenant, Brand, User]:
     """Create a tenant with its owner and first brand, inside the system scope that the caller holds.
 
@@ -483,7 +484,9 @@ def create_tenant(
 
     Raises:
         UserExists: there is an account with this address and another password.
+        Invalid: there is no such time zone.
     """
+    check_time_zone(time_zone)
     user = User.objects.filter(email=normalise_email(email)).first()
     if user is None:
         user = User(email=normalise_email(email), email_verified_at=now)
@@ -491,10 +494,40 @@ def create_tenant(
         user.save(force_insert=True)
     elif not user.check_password(password):
         raise UserExists("There is an account with this address and another password.")
-    tenant = Tenant.objects.create(name=name)
+    tenant = Tenant.objects.create(name=name, time_zone=time_zone)
     brand = Brand.objects.create(tenant=tenant, name=brand_name)
     Membership.objects.create(tenant=tenant, user=user, role=Role.OWNER, accepted_at=now)
     return tenant, brand, user
+
+
+def check_time_zone(name: str) -> None:
+    """Check a time zone's name.
+
+    Raises:
+        Invalid: there is no such time zone.
+    """
+    try:
+        validate_time_zone(name)
+    except ValidationError as error:
+        raise Invalid("time_zone", error.messages[0], "unknown_time_zone") from error
+
+
+def update_tenant(*, principal: Principal, changes: dict[str, str]) -> Tenant:
+    """Change a tenant's name or time zone.
+
+    Raises:
+        Forbidden: the caller does not own the tenant.
+        Invalid: there is no such time zone.
+    """
+    if not principal.is_owner:
+        raise Forbidden("Only owners change the tenant.")
+    if "time_zone" in changes:
+        check_time_zone(changes["time_zone"])
+    tenant_id = principal.require_tenant()
+    with tenant_scope(tenant_id):
+        if changes:
+            Tenant.objects.filter(id=tenant_id).update(**changes)
+        return Tenant.objects.get(id=tenant_id)
 
 
 def ensure_staff(*, email: str, password: str, reset: bool, now: datetime) -> User:

@@ -12,6 +12,7 @@ from django.db.models import Model, Q, QuerySet
 from engarde.accounts import api_keys
 from engarde.accounts.models import ApiKey, Brand, Membership, Session, Tenant, User
 from engarde.accounts.principal import MembershipInfo
+from engarde.accounts.roles import Role
 from engarde.common.paging import Page
 from engarde.common.problems import NotFound
 from engarde.common.scopes import system_scope, tenant_scope
@@ -85,6 +86,20 @@ def find_tenant(*, tenant_id: UUID) -> Tenant | None:
     """Return a tenant, for commands that are given its id."""
     with tenant_scope(tenant_id):
         return Tenant.objects.filter(id=tenant_id).first()
+
+
+def get_tenant(*, tenant_id: UUID) -> Tenant:
+    """Return the tenant that a caller acts for."""
+    with tenant_scope(tenant_id):
+        return Tenant.objects.get(id=tenant_id)
+
+
+def people_in_charge(*, tenant_id: UUID) -> list[User]:
+    """Inside a scope, return a tenant's active owners and admins, oldest members first."""
+    rows = Membership.objects.filter(
+        tenant_id=tenant_id, role__in=[Role.OWNER, Role.ADMIN], accepted_at__isnull=False, user__is_active=True
+    )
+    return [row.user for row in rows.select_related("user").order_by("id")]
 
 
 def list_members(*, tenant_id: UUID, page: int, size: int) -> Page[Membership]:

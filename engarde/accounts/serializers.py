@@ -5,7 +5,7 @@ from typing import Any
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from engarde.accounts.models import ApiKey, Brand, Membership, User, normalise_email
+from engarde.accounts.models import ApiKey, Brand, Membership, Tenant, User, normalise_email
 from engarde.accounts.operations import TokenPair
 from engarde.accounts.principal import MembershipInfo, Principal
 from engarde.accounts.roles import Role, Scope
@@ -69,6 +69,22 @@ class RoleInput(StrictSerializer):
     """A member's new role."""
 
     role = serializers.ChoiceField(choices=Role.choices)
+
+
+class TenantInput(StrictSerializer):
+    """What to change of a tenant."""
+
+    name = TextField(max_length=200, required=False)
+    time_zone = TextField(max_length=64, required=False, help_text="An IANA name such as Europe/Berlin.")
+
+
+class TenantOutput(serializers.Serializer[Any]):
+    """A tenant."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    time_zone = serializers.CharField(help_text="The tenant's months begin at midnight there.")
+    created_at = serializers.DateTimeField()
 
 
 class BrandInput(StrictSerializer):
@@ -258,6 +274,11 @@ def show_member(membership: Membership) -> dict[str, Any]:
         "status": "active" if is_member else "invited",
         "created_at": membership.created_at,
     }
+
+
+def show_tenant(tenant: Tenant) -> dict[str, Any]:
+    """Return a tenant."""
+    return {name: getattr(tenant, name) for name in ("id", "name", "time_zone", "created_at")}
 
 
 def show_brand(brand: Brand) -> dict[str, Any]:

@@ -12,6 +12,7 @@ urlpatterns = [
     path("auth/password", views.PasswordView.as_view()),
     path("auth/password-reset", views.PasswordResetView.as_view()),
     path("auth/password-reset/confirm", views.PasswordResetConfirmView.as_view()),
+    path("tenant", views.TenantView.as_view()),
     path("members", views.MembersView.as_view()),
     path("members/<id:user_id>", views.MemberView.as_view()),
     path("brands", views.BrandsView.as_view()),

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from engarde.accounts import operations, queries, serializers
 from engarde.accounts.principal import caller
 from engarde.accounts.roles import Scope
-from engarde.common.fields import parse
+from engarde.common.fields import NoQuery, parse
 from engarde.common.paging import PageQuery
 from engarde.common.throttles import LoginThrottle
 
@@ -165,6 +165,24 @@ class MemberView(APIView):
         """Take out of the tenant."""
         operations.remove_member(principal=caller(request), user_id=user_id)
         return Response(status=204)
+
+
+class TenantView(APIView):
+    """The tenant that is acted for."""
+
+    scopes: ClassVar = {"GET": Scope.CONTENT_READ, "PATCH": Scope.ADMIN}
+
+    @extend_schema(operation_id="get_tenant", responses=serializers.TenantOutput)
+    def get(self, request: Request) -> Response:
+        """Return the tenant."""
+        NoQuery.parse(request)
+        return Response(serializers.show_tenant(queries.get_tenant(tenant_id=caller(request).require_tenant())))
+
+    @extend_schema(operation_id="update_tenant", request=serializers.TenantInput, responses=serializers.TenantOutput)
+    def patch(self, request: Request) -> Response:
+        """Change the tenant's name or time zone; owners only."""
+        changes = parse(serializers.TenantInput, request, partial=True)
+        return Response(serializers.show_tenant(operations.update_tenant(principal=caller(request), changes=changes)))
 
 
 class BrandsView(APIView):
