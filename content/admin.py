@@ -4,11 +4,12 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.http import HttpRequest
+from unfold.admin import ModelAdmin
 
 from content.models import Delivery, Webhook
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
+class ReadOnlyAdmin(ModelAdmin):
     """Rows to look at: their tenants' admins make and change them."""
 
     list_select_related: ClassVar[Any] = ("tenant",)

@@ -16,7 +16,7 @@ from engarde.accounts import queries as account_queries
 from engarde.common.converters import IdConverter
 from engarde.common.problems import Invalid, NotFound, Problem
 from engarde.common.scopes import tenant_scope
-from quotas import operations as quota_operations
+from quotas import charging
 
 MAX_LABELS = 100
 ID = re.compile(IdConverter.regex)
@@ -71,14 +71,15 @@ def _move(
         results = {one: _may_move(one, here.get(one), into_trash=into_trash) for one in ids}
         items = [here[one] for one in ids if results[one].code is None]
         if not into_trash:
-            refused = quota_operations.over_limit(tenant_id=tenant_id, sizes=[item.size_bytes for item in items])
+            sizes = [item.size_bytes for item in items]
+            refused = charging.over_limit(tenant_id=tenant_id, sizes=sizes, now=now)
             results |= {items[at].id: Result(items[at].id, 403, "storage_quota_exceeded") for at in refused}
         items = sorted((item for item in items if results[item.id].code is None), key=lambda item: item.id)
         drafts = [operations.trash_draft(item, now=now, deleted_at=now if into_trash else None) for item in items]
         writing.write(tenant_id=tenant_id, author_id=author_id, drafts=drafts, columns=operations.TRASHED, now=now)
-        sign = -1 if into_trash else 1
-        size = sum(item.size_bytes for item in items)
-        quota_operations.charge(tenant_id=tenant_id, size_bytes=sign * size, items=sign * len(items))
+        moved = [operations.sized(item) for item in items]
+        added, removed = ([], moved) if into_trash else (moved, [])
+        charging.charge(tenant_id=tenant_id, now=now, added=added, removed=removed)
     return results
 
 

@@ -21,8 +21,8 @@ from content.writing import Draft
 from engarde.accounts import queries as account_queries
 from engarde.common.problems import Invalid, NotFound, Problem, TooLarge
 from engarde.common.scopes import tenant_scope
-from quotas import operations as quota_operations
-from quotas.usage import Usage
+from quotas import charging
+from quotas.usage import Sized, Usage
 
 TRIES_UNDER_CONTENTION = 10
 
@@ -114,6 +114,8 @@ def create_content(
     now: datetime,
     content_id: UUID | None = None,
     last: Callable[[Item], None] | None = None,
+    reservation_id: UUID | None = None,
+    generated: bool = False,
 ) -> Written:
     """Create an item.
 
@@ -121,11 +123,13 @@ def create_content(
         fields: the document's fields; the missing ones are empty.
         content_id: the id to give it, for imports that know it.
         last: called inside the transaction once all is written, before the quota is charged.
+        reservation_id: a reservation of the quota to pay from, as far as it reaches.
+        generated: whether it counts as one of the month's generated items.
 
     Raises:
         Invalid: the brand or a media file is not the tenant's, or a scheduled item has no time.
         TooLarge: the body is over CONTENT_MAX_BODY_BYTES.
-        StorageQuotaExceeded: it does not fit; nothing is stored.
+        StorageQuotaExceeded, GenerationQuotaExceeded: it does not fit; nothing is stored.
         ContentExists: `content_id` is taken.
     """
     document_fields = {**EMPTY_FIELDS, **fields}
@@ -148,7 +152,13 @@ def create_content(
         [item] = writing.write(tenant_id=tenant_id, author_id=author_id, drafts=[draft], columns=(), now=now)
         if last:
             last(item)
-        usage = quota_operations.charge(tenant_id=tenant_id, size_bytes=row.size_bytes, items=1)
+        usage = charging.charge(
+            tenant_id=tenant_id,
+            now=now,
+            added=[sized(row)],
+            reservation_id=reservation_id,
+            generated=int(generated),
+        )
     return Written(item, usage)
 
 
@@ -224,7 +234,7 @@ def _write_update(
         [item] = writing.write(tenant_id=tenant_id, author_id=author_id, drafts=[draft], columns=CHANGED, now=now)
         if last:
             last(item)
-        usage = quota_operations.charge(tenant_id=tenant_id, size_bytes=item.size_bytes - current.size_bytes)
+        usage = charging.charge(tenant_id=tenant_id, now=now, added=[sized(item)], removed=[sized(current)])
     return Written(item, usage)
 
 
@@ -260,7 +270,7 @@ def delete_content(*, tenant_id: UUID, author_id: UUID, content_id: UUID, now: d
         _require_match_in_scope(current, match)
         draft = trash_draft(current, now=now, deleted_at=now)
         [item] = writing.write(tenant_id=tenant_id, author_id=author_id, drafts=[draft], columns=TRASHED, now=now)
-        usage = quota_operations.charge(tenant_id=tenant_id, size_bytes=-item.size_bytes, items=-1)
+        usage = charging.charge(tenant_id=tenant_id, now=now, removed=[sized(current)])
     return Written(item, usage)
 
 
@@ -274,9 +284,9 @@ def undelete_content(*, tenant_id: UUID, author_id: UUID, content_id: UUID, now:
     """
     try:
         written = _undelete(tenant_id, author_id, content_id, now)
-    except quota_operations.StorageQuotaExceeded as refused:
+    except charging.StorageQuotaExceeded as refused:
         # Inside the transaction the item was out of the trash already, so it was missing from what can be freed.
-        quota_operations.require_room(tenant_id=tenant_id, size_bytes=refused.extra["requested_bytes"])
+        charging.require_room(tenant_id=tenant_id, size_bytes=refused.extra["requested_bytes"], now=now)
         raise
     [item] = queries.with_documents(tenant_id=tenant_id, items=[written.item])
     return Written(item, written.usage)
@@ -291,7 +301,7 @@ def _undelete(tenant_id: UUID, author_id: UUID, content_id: UUID, now: datetime)
             raise NotDeleted
         draft = trash_draft(current, now=now, deleted_at=None)
         [item] = writing.write(tenant_id=tenant_id, author_id=author_id, drafts=[draft], columns=TRASHED, now=now)
-        usage = quota_operations.charge(tenant_id=tenant_id, size_bytes=item.size_bytes, items=1)
+        usage = charging.charge(tenant_id=tenant_id, now=now, added=[sized(item)])
     return Written(item, usage)
 
 
@@ -436,6 +446,11 @@ def brand_of(tenant_id: UUID, brand_id: Any) -> tuple[UUID, str]:
         message = "The tenant has no such brand." if wanted else "The tenant has no brand; create one first."
         raise Invalid("brand_id", message, "unknown_brand")
     return brand[0], search.language_of(brand[1])
+
+
+def sized(item: Item | ContentItem) -> Sized:
+    """Return what the quota counts of an item."""
+    return item.content_type, item.size_bytes
 
 
 def _change_type(before: str, after: str) -> str:

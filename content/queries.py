@@ -7,18 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import F, FilteredRelation, Q, QuerySet, Sum
+from django.db.models import Count, F, FilteredRelation, Q, QuerySet, Sum
 from django.utils.dateparse import parse_datetime
 
 from content import documents
 from content.documents import FoundDocument
 from content.etags import ANY, Match
 from content.items import Item
-from content.models import ChangeType, ContentItem, ContentVersion
+from content.models import ChangeType, ContentItem, ContentVersion, Media
 from engarde.common.problems import NotFound, Problem
 from engarde.common.scopes import tenant_scope
 from quotas import queries as quota_queries
-from quotas.usage import Usage
+from quotas import usage as quota_usage
+from quotas.usage import Sums, Usage
 
 ITEM_COLUMNS = (
     "id",
@@ -250,6 +251,17 @@ def with_documents(*, tenant_id: UUID, items: Collection[Item]) -> list[Item]:
     """
     found = documents.read_many(tenant_id=tenant_id, keys=[item.key for item in items])
     return [replace(item, document=found.get(item.key)) for item in items]
+
+
+def stored_sums(*, tenant_id: UUID) -> Sums:
+    """Inside a scope, sum up what the quota counts: live items by type, and media files."""
+    live = ContentItem.objects.filter(tenant_id=tenant_id, deleted_at=None).order_by()
+    by_type = live.values_list("content_type").annotate(number=Count("*"), size=Sum("size_bytes"))
+    media = Media.objects.filter(tenant_id=tenant_id).aggregate(number=Count("*"), size=Sum("size_bytes", default=0))
+    return Sums(
+        by_type={name: quota_usage.Count(number, size) for name, number, size in by_type},
+        media=quota_usage.Count(media["number"], int(media["size"])),
+    )
 
 
 def freeable_bytes(*, tenant_id: UUID) -> dict[str, int]:

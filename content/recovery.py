@@ -8,16 +8,13 @@ from uuid import UUID
 
 import orjson
 from django.db import connection
-from django.db.models import Count, Sum
 from django.utils.dateparse import parse_datetime
 
 from content import documents, facts, indexing, search
 from content.facts import VersionFacts
-from content.models import Change, ChangeType, ContentItem, ContentVersion, Media, SpooledDocument
+from content.models import Change, ChangeType, ContentItem, ContentVersion, SpooledDocument
 from content.stores.base import DocumentKey
 from engarde.accounts import queries as account_queries
-from engarde.common.scopes import tenant_scope
-from quotas import operations as quota_operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +112,6 @@ def _silence_log(copy: ItemCopy, now: datetime) -> None:
     lines = Change.objects.filter(entity_id=copy.id)
     if not lines.filter(op=Change.Op.PURGE, acked_at=None).exists():
         lines.filter(version=copy.latest.version, batch_id=None).update(batch_id=copy.id, acked_at=now)
-
-
-def recount(*, tenant_id: UUID) -> None:
-    """Set a tenant's counters to the sums of its live items and media."""
-    with tenant_scope(tenant_id):
-        quota_operations.lock_usage(tenant_id=tenant_id)
-        live = ContentItem.objects.filter(tenant_id=tenant_id, deleted_at=None)
-        bodies = live.aggregate(size=Sum("size_bytes", default=0), count=Count("*"))
-        media = Media.objects.filter(tenant_id=tenant_id).aggregate(size=Sum("size_bytes", default=0), count=Count("*"))
-        quota_operations.set_counters(
-            tenant_id=tenant_id,
-            used_bytes=bodies["size"] + media["size"],
-            items=bodies["count"],
-            media_files=media["count"],
-        )
 
 
 def lock_recovery(*, tenant_id: UUID) -> None:

@@ -17,6 +17,7 @@ from dr.archives.base import Archive
 from dr.copies import ArchivedItem
 from engarde.accounts import queries as account_queries
 from engarde.common.scopes import tenant_scope
+from quotas import reconciliation
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +77,8 @@ def run(
         done.checked += len(piece)
         progress(len(piece))
     for owner in restored if "postgres" in tiers and not dry_run else ():
-        recovery.recount(tenant_id=owner)
+        with tenant_scope(owner):
+            reconciliation.recount(tenant_id=owner, now=now())
     if store is not None and not dry_run:
         done.uploaded = _upload_all(store, now)
     return done

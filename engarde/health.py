@@ -1,12 +1,12 @@
 """Health and metrics: what an orchestrator, a monitor and a person at night look at first.
 
-`/metrics` has what the web process that answers counted itself, and the backlogs, which are read from the database. What the
+`/metrics` has what the web process that answers counted itself, and gauges that are read from the database. What the
 other processes count (a worker's uploads, say) is theirs; aggregating processes is left to whoever needs it.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import wraps
 from typing import Any
@@ -18,11 +18,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from content import documents, spool
-from content.spool import Backlog
 from content.stores.base import DocumentStore, NotAsked, StoreRejected
 from content.stores.budget import BudgetSpent
 from dr import archives
@@ -30,6 +29,7 @@ from engarde.celery import app as celery_app
 from engarde.common import json, problems
 from engarde.common import redis as redis_client
 from engarde.common.scopes import system_scope
+from quotas import queries as quota_queries
 
 log = structlog.get_logger(__name__)
 
@@ -193,72 +193,88 @@ def ready(request: HttpRequest) -> HttpResponse:
     return _answer({"status": "ok" if is_ready else "down"}, status=200 if is_ready else 503)
 
 
-class BacklogGauges(Collector):
-    """What waits in the database, counted when somebody asks, within CHECK_SECONDS and at most once at a time."""
+class DatabaseGauges(Collector):
+    """Gauges that are read from the database when somebody asks, within CHECK_SECONDS and at most once at a time."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="backlog")
-        self._running: Future[Backlog] | None = None
+    def __init__(self, name: str, read: Callable[[], Sequence[Metric]]) -> None:
+        self._name, self._read = name, read
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._running: Future[Sequence[Metric]] | None = None
         self._lock = threading.Lock()
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Yield the gauges; when the database does not answer in time, only that it does not."""
-        backlog = self._measured()
-        yield GaugeMetricFamily(
-            "engarde_backlog_readable", "1 when the database told the backlogs.", backlog is not None
-        )
-        if backlog is None:
-            return
-        documents_ = GaugeMetricFamily("engarde_spool_documents", "Documents in the spool.", labels=["state"])
-        bytes_ = GaugeMetricFamily(
-            "engarde_spool_bytes", "Bytes of documents in the spool, compressed.", labels=["state"]
-        )
-        for state, rows, size in (
-            ("waiting_for_zerodb", backlog.documents, backlog.document_bytes),
-            ("waiting_for_backup", backlog.kept, backlog.kept_bytes),
-        ):
-            documents_.add_metric([state], rows)
-            bytes_.add_metric([state], size)
-        yield documents_
-        yield bytes_
-        age = "Age of the oldest document that waits for ZeroDB."
-        yield GaugeMetricFamily("engarde_spool_oldest_seconds", age, backlog.document_age)
-        yield GaugeMetricFamily(
-            "engarde_records_backlog", "Records and removals that wait for ZeroDB.", backlog.records
-        )
-        yield GaugeMetricFamily("engarde_records_oldest_seconds", "Age of the oldest of them.", backlog.record_age)
+        gauges = self._measured()
+        told = f"1 when the database told the gauges of {self._name}."
+        yield GaugeMetricFamily(f"engarde_{self._name}_readable", told, gauges is not None)
+        yield from gauges or ()
 
-    def _measured(self) -> Backlog | None:
+    def _measured(self) -> Sequence[Metric] | None:
         with self._lock:
             if self._running is None or self._running.done():
-                self._running = self._pool.submit(_measure_backlog)
+                self._running = self._pool.submit(self._measure)
             running = self._running
         wait([running], timeout=CHECK_SECONDS)
         if not running.done():
             return None
         if error := running.exception():
-            log.warning("the backlogs could not be counted", error=str(error))
+            log.warning("gauges could not be read", of=self._name, error=str(error))
             return None
         return running.result()
 
+    def _measure(self) -> Sequence[Metric]:
+        try:
+            with system_scope(f"read the gauges of {self._name}"), connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(CHECK_SECONDS * 1000))])
+                return self._read()
+        finally:
+            connection.close()
 
-def _measure_backlog() -> Backlog:
-    try:
-        with system_scope("count what waits"), connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(CHECK_SECONDS * 1000))])
-            return spool.backlog()
-    finally:
-        connection.close()
+
+def _backlog_gauges() -> Sequence[Metric]:
+    """Return what waits for ZeroDB and the backup."""
+    backlog = spool.backlog()
+    documents_ = GaugeMetricFamily("engarde_spool_documents", "Documents in the spool.", labels=["state"])
+    bytes_ = GaugeMetricFamily("engarde_spool_bytes", "Bytes of documents in the spool, compressed.", labels=["state"])
+    for state, rows, size in (
+        ("waiting_for_zerodb", backlog.documents, backlog.document_bytes),
+        ("waiting_for_backup", backlog.kept, backlog.kept_bytes),
+    ):
+        documents_.add_metric([state], rows)
+        bytes_.add_metric([state], size)
+    age = "Age of the oldest document that waits for ZeroDB."
+    return [
+        documents_,
+        bytes_,
+        GaugeMetricFamily("engarde_spool_oldest_seconds", age, backlog.document_age),
+        GaugeMetricFamily("engarde_records_backlog", "Records and removals that wait for ZeroDB.", backlog.records),
+        GaugeMetricFamily("engarde_records_oldest_seconds", "Age of the oldest of them.", backlog.record_age),
+    ]
 
 
-_backlogs = CollectorRegistry(auto_describe=False)
-_backlogs.register(BacklogGauges())
+def _quota_gauges() -> Sequence[Metric]:
+    """Return how quotas are: reservations, alerts on their way, and what the last reconciliation of all tenants found."""
+    state = quota_queries.platform_state()
+    gauges = {
+        "reserved_bytes": ("Bytes that reservations hold.", state.reserved_bytes),
+        "reservations": ("Reservations.", state.reservations),
+        "alert_deliveries_waiting": ("Messages about alerts that wait to be sent.", state.deliveries_waiting),
+        "drift_bytes": ("How far used bytes were off at the last reconciliation; has to be 0.", state.drift_bytes),
+        "drift_tenants": ("Tenants whose counters were off at the last reconciliation.", state.drift_tenants),
+        "reconciled_timestamp_seconds": ("When the last reconciliation ended; 0 for never.", state.reconciled_at),
+    }
+    return [GaugeMetricFamily(f"engarde_quota_{name}", text, value) for name, (text, value) in gauges.items()]
+
+
+_from_database = CollectorRegistry(auto_describe=False)
+_from_database.register(DatabaseGauges("backlog", _backlog_gauges))
+_from_database.register(DatabaseGauges("quota", _quota_gauges))
 
 
 @safe_methods_only
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer in the Prometheus text format."""
-    return HttpResponse(generate_latest() + generate_latest(_backlogs), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(generate_latest() + generate_latest(_from_database), content_type=CONTENT_TYPE_LATEST)
 
 
 def _answer(body: dict[str, Any], status: int = 200) -> HttpResponse:

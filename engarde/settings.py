@@ -7,6 +7,7 @@ from typing import Any
 from celery.schedules import crontab
 from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
 
 from engarde import env as environment
 from engarde.common.logs import logging_config
@@ -55,6 +56,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "corsheaders",
+    "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -156,6 +158,14 @@ CELERY_BEAT_SCHEDULE = {
     "index content of brands whose language changed": _sweep("content.index_brands", timedelta(minutes=1)),
     "remove what the plans do not keep any longer": _sweep("content.purge_expired", crontab(hour="2", minute="40")),
     "publish scheduled content": _sweep("content.publish_due", timedelta(seconds=20)),
+    "send alerts that no wake-up reached": _sweep("quotas.send_alerts", timedelta(seconds=30)),
+    "look at thresholds that no write looked at": _sweep("quotas.look_at_thresholds", timedelta(minutes=1)),
+    "give back expired reservations": _sweep("quotas.sweep_reservations", timedelta(minutes=1)),
+    "compare usage with what is stored": {
+        "task": "quotas.reconcile",
+        "schedule": crontab(hour="4", minute="10"),
+        "options": {"expires": 3600},
+    },
     "send mail that no wake-up reached": _sweep("accounts.send_mail", timedelta(seconds=30)),
     "remove media bytes that nothing needs": _sweep("content.sweep_media", timedelta(hours=1)),
     "drop spent sessions": _sweep("accounts.drop_spent_sessions", timedelta(hours=1)),
@@ -207,6 +217,9 @@ WEBHOOK_ALLOW_HTTP = env.bool("WEBHOOK_ALLOW_HTTP", False)
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", False)
 WEBHOOK_CA_FILE = env.str("WEBHOOK_CA_FILE", "")
 QUOTA_FREEABLE_SOURCE = "content.queries.freeable_bytes"
+QUOTA_SUMS_SOURCE = "content.queries.stored_sums"
+QUOTA_ALERT_TARGETS_PER_TENANT = env.int("QUOTA_ALERT_TARGETS_PER_TENANT", 10)
+UPGRADE_URL = env.str("UPGRADE_URL", "")
 REQUEST_MAX_BYTES = env.int("REQUEST_MAX_BYTES", 8 * 1024**2)
 DATA_UPLOAD_MAX_MEMORY_SIZE = REQUEST_MAX_BYTES
 
@@ -331,6 +344,55 @@ SPECTACULAR_SETTINGS = {
         "FileTypeEnum": "content.models.FileType",
         "ChangeTypeEnum": "content.models.ChangeType",
         "MemberStatusEnum": ["active", "invited"],
+    },
+}
+# The admin
+
+LOGIN_REDIRECT_URL = "/admin/"  # for a login that was not asked for by a page
+
+
+def _page(title: str, icon: str, model: str) -> dict[str, Any]:
+    """Return a link of the admin's sidebar; icons are Material Symbols."""
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{model}_changelist")}
+
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "En Garde content storage",
+    "SITE_HEADER": "En Garde",
+    "SITE_SUBHEADER": "Content storage",
+    "SITE_SYMBOL": "shield",
+    "SITE_URL": "/api/docs",
+    "SHOW_HISTORY": True,
+    "SIDEBAR": {
+        "show_search": True,
+        "navigation": [
+            {
+                "title": "Tenants",
+                "items": [
+                    _page("Tenants", "apartment", "accounts_tenant"),
+                    _page("People", "group", "accounts_user"),
+                    _page("API keys", "key", "accounts_apikey"),
+                ],
+            },
+            {
+                "title": "Plans and usage",
+                "items": [
+                    _page("Usage", "database", "quotas_quotausage"),
+                    _page("Plans", "sell", "quotas_plan"),
+                    _page("Alerts", "notifications", "quotas_alert"),
+                    _page("Alert targets", "campaign", "quotas_alerttarget"),
+                    _page("Reservations", "hourglass_top", "quotas_reservation"),
+                    _page("Reconciliations", "balance", "quotas_reconciliation"),
+                ],
+            },
+            {
+                "title": "Content",
+                "items": [
+                    _page("Webhooks", "webhook", "content_webhook"),
+                    _page("Deliveries", "outgoing_mail", "content_delivery"),
+                ],
+            },
+        ],
     },
 }
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])

@@ -10,9 +10,6 @@ from engarde.common.converters import IdConverter
 
 register_converter(IdConverter, "id")
 
-admin.site.site_header = admin.site.site_title = "En Garde content storage"
-admin.site.site_url = "/api/docs"
-
 handler400 = "engarde.common.problems.bad_request"
 handler403 = "engarde.common.problems.permission_denied"
 handler404 = "engarde.common.problems.not_found"
@@ -20,6 +17,7 @@ handler500 = "engarde.common.problems.server_error"
 
 urlpatterns = [
     path("api/", include("engarde.accounts.urls")),
+    path("api/", include("quotas.urls")),
     path("api/", include("content.urls")),
     path("api/schema", SpectacularAPIView.as_view(renderer_classes=[OpenApiJsonRenderer]), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema")),

@@ -16,6 +16,13 @@ SELECT
     (SELECT count(*) FROM content_storage_metadata WHERE tenant_id = %(tenant)s AND deleted_at IS NULL),
     (SELECT coalesce(sum(size_bytes), 0)::bigint
      FROM content_storage_metadata WHERE tenant_id = %(tenant)s AND deleted_at IS NULL),
+    (SELECT coalesce(sum(size_bytes), 0)::bigint FROM content_media WHERE tenant_id = %(tenant)s),
+    (SELECT count(*)
+     FROM (SELECT content_type, count(*) AS items, sum(size_bytes) AS bytes FROM content_storage_metadata
+           WHERE tenant_id = %(tenant)s AND deleted_at IS NULL GROUP BY content_type) AS real
+     FULL JOIN (SELECT content_type, items, bytes FROM content_quota_usage_by_type
+                WHERE tenant_id = %(tenant)s AND (items, bytes) != (0, 0)) AS counted USING (content_type)
+     WHERE (real.items, real.bytes) IS DISTINCT FROM (counted.items, counted.bytes)),
     (SELECT used_bytes FROM content_quota_usage WHERE tenant_id = %(tenant)s),
     (SELECT reserved_bytes FROM content_quota_usage WHERE tenant_id = %(tenant)s),
     (SELECT content_items FROM content_quota_usage WHERE tenant_id = %(tenant)s)"""
@@ -31,6 +38,8 @@ class Stored:
     changes: int
     live_items: int
     live_bytes: int
+    media_bytes: int
+    wrong_types: int
     counted_bytes: int
     reserved_bytes: int
     counted_items: int
@@ -38,7 +47,8 @@ class Stored:
     @property
     def counters_are_true(self) -> bool:
         """Whether the counters equal the sums."""
-        return (self.counted_bytes, self.counted_items) == (self.live_bytes, self.live_items)
+        really = (self.live_bytes + self.media_bytes, self.live_items, 0)
+        return (self.counted_bytes, self.counted_items, self.wrong_types) == really
 
 
 def stored_by(tenant_id: UUID) -> Stored:

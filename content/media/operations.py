@@ -23,8 +23,8 @@ from content.models import Blob, ContentItem, Media, MediaUse, Upload
 from engarde.common import wake
 from engarde.common.problems import Invalid, NotFound, Problem
 from engarde.common.scopes import tenant_scope
-from quotas import operations as quota_operations
-from quotas.usage import Usage
+from quotas import charging
+from quotas.usage import Count, Usage
 
 TRIES = 3
 MAX_MEDIA_OF_ITEM = 100
@@ -97,7 +97,7 @@ def store_media(
     """
     mime_type = kinds.mime_type_of(received.path)
     picture = images.decode(path=received.path, mime_type=mime_type) if mime_type in images.DECODED else None
-    quota_operations.require_room(tenant_id=tenant_id, size_bytes=received.size_bytes)
+    charging.require_room(tenant_id=tenant_id, size_bytes=received.size_bytes, now=now)
     if received.content_id:
         _require_item(tenant_id, received.content_id)
     row = Media(
@@ -202,7 +202,7 @@ def _write(
     def finish() -> Usage:
         if last:
             last(MediaFile.of(row))
-        return quota_operations.charge(tenant_id=row.tenant_id, size_bytes=row.size_bytes, media_files=1)
+        return charging.charge(tenant_id=row.tenant_id, now=row.created_at, media=Count(1, row.size_bytes))
 
     item_id = row.content_id
     usage = _append(row, item_id, insert, finish) if item_id else _insert_alone(row, insert, finish)
@@ -303,7 +303,7 @@ def _delete(tenant_id: UUID, media_id: UUID, now: datetime) -> Usage:
     blob = Blob.objects.select_for_update().get(id=row.blob_id)
     uses = MediaUse.objects.filter(tenant_id=tenant_id, media_id=media_id)
     list(ContentItem.objects.select_for_update().filter(id__in=uses.values("content_id")).order_by("id"))
-    quota_operations.lock_usage(tenant_id=tenant_id)
+    charging.lock_usage(tenant_id=tenant_id)
     live = list(uses.filter(content__deleted_at=None).values_list("content_id", flat=True)[:10])
     if live:
         raise _in_use(live)
@@ -313,7 +313,7 @@ def _delete(tenant_id: UUID, media_id: UUID, now: datetime) -> Usage:
     if not Media.objects.filter(blob_id=blob.id).exists():
         Blob.objects.filter(id=blob.id).update(unused_since=now)
     wake.after_commit(CARRIER)
-    return quota_operations.charge(tenant_id=tenant_id, size_bytes=-row.size_bytes, media_files=-1)
+    return charging.charge(tenant_id=tenant_id, now=now, media=Count(-1, -row.size_bytes))
 
 
 def _in_use(content_ids: Sequence[UUID]) -> MediaInUse:

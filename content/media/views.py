@@ -25,7 +25,7 @@ from engarde.common import idempotency
 from engarde.common.fields import NoQuery
 from engarde.common.idempotency import Attempt, Kept
 from engarde.common.problems import Invalid, NotFound
-from quotas import operations as quota_operations
+from quotas import charging
 from quotas.views import QuotaView
 
 RANGE = OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="One byte range: 206 with a part of it.")
@@ -98,7 +98,8 @@ class MediaListView(QuotaView):
         least = uploads.least_file_size(_content_length(request))
         if least > settings.MEDIA_MAX_BYTES:
             raise uploads.too_large()
-        quota_operations.require_room(tenant_id=caller(request).require_tenant(), size_bytes=least)
+        tenant_id = caller(request).require_tenant()
+        charging.require_room(tenant_id=tenant_id, size_bytes=least, now=timezone.now())
         received = _received(request)
         try:
             return self._store(request, received, Attempt(_fingerprint(request, received), claim=claimed))

@@ -4,19 +4,19 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import AdminPasswordChangeForm
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.forms import AdminPasswordChangeForm, AuthenticationForm, UserChangeForm, UserCreationForm
 
 from engarde.accounts import operations
 from engarde.accounts.models import ApiKey, Brand, Membership, Tenant, User
 from engarde.common.throttles import LoginThrottle
 
 
-class LoginForm(AdminAuthenticationForm):
+class LoginForm(AuthenticationForm):
     """The admin's login, throttled together with the API's."""
 
     def clean(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class LoginForm(AdminAuthenticationForm):
 admin.site.login_form = LoginForm
 
 
-class PasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
+class PasswordForm(AdminPasswordChangeForm):
     """A new password that staff set for a person."""
 
     def save(self, commit: bool = True) -> Any:  # noqa: FBT001, FBT002 -- Django's signature
@@ -45,8 +45,11 @@ class PasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
     """People."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
 
     change_password_form = PasswordForm
     ordering = ("email",)
@@ -62,7 +65,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     add_fieldsets = ((None, {"classes": ("wide",), "fields": ("email", "password1", "password2")}),)
 
 
-class BrandInline(admin.TabularInline):  # type: ignore[type-arg]
+class BrandInline(TabularInline):
     """A tenant's brands."""
 
     model = Brand
@@ -70,7 +73,7 @@ class BrandInline(admin.TabularInline):  # type: ignore[type-arg]
     fields = ("name", "language")
 
 
-class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
+class MembershipInline(TabularInline):
     """A tenant's members."""
 
     model = Membership
@@ -79,10 +82,10 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
 
 
 @admin.register(Tenant)
-class TenantAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class TenantAdmin(ModelAdmin):
     """Customers."""
 
-    list_display = ("name", "id", "created_at")
+    list_display = ("name", "id", "time_zone", "created_at")
     search_fields = ("name", "id")
     inlines = (BrandInline, MembershipInline)
 
@@ -92,7 +95,7 @@ class TenantAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ApiKeyAdmin(ModelAdmin):
     """API keys, to look at; their tenant's admins make and revoke them."""
 
     list_display = ("name", "tenant", "public_id", "last4", "created_at", "last_used_at", "expires_at", "revoked_at")

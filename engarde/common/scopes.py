@@ -21,14 +21,18 @@ class ScopeError(RuntimeError):
 
 
 @contextmanager
-def tenant_scope(tenant_id: UUID) -> Iterator[None]:
+def tenant_scope(tenant_id: UUID, *, one_moment: bool = False) -> Iterator[None]:
     """Run one transaction that sees and writes the rows of one tenant.
+
+    Args:
+        one_moment: all its statements see the data as it was when it began (REPEATABLE READ); for reads only, as a write
+            beside a concurrent one would fail.
 
     Raises:
         ScopeError: a scope is open already.
         ValueError: not an id.
     """
-    with _scope(name=f"tenant {tenant_id}", tenant=str(UUID(str(tenant_id))), system=""):
+    with _scope(name=f"tenant {tenant_id}", tenant=str(UUID(str(tenant_id))), system="", one_moment=one_moment):
         yield
 
 
@@ -47,7 +51,7 @@ def system_scope(reason: str) -> Iterator[None]:
 
 
 @contextmanager
-def _scope(*, name: str, tenant: str, system: str) -> Iterator[None]:
+def _scope(*, name: str, tenant: str, system: str, one_moment: bool = False) -> Iterator[None]:
     outer = getattr(connection, "engarde_scope", None)
     if outer is not None:
         raise ScopeError(f"scope {name!r} opened inside scope {outer!r}: close that one first")
@@ -55,7 +59,7 @@ def _scope(*, name: str, tenant: str, system: str) -> Iterator[None]:
     # takes its setting back itself; otherwise the transaction's end does, as a rollback always does.
     is_inner = connection.in_atomic_block or not connection.get_autocommit()
     with transaction.atomic(durable=True):
-        _set_scope(tenant, system)
+        _set_scope(tenant, system, "ISOLATION LEVEL REPEATABLE READ" if one_moment else "")
         connection.engarde_scope = name  # type: ignore[attr-defined]
         try:
             yield
@@ -65,7 +69,7 @@ def _scope(*, name: str, tenant: str, system: str) -> Iterator[None]:
             connection.engarde_scope = None  # type: ignore[attr-defined]
 
 
-def _set_scope(tenant: str, system: str) -> None:
+def _set_scope(tenant: str, system: str, isolation: str = "") -> None:
     """Set both settings in the same round trip as BEGIN, which psycopg holds back until the first statement.
 
     psycopg itself would wait for BEGIN's answer, also in a pipeline (which costs more than it saves where the database
@@ -73,7 +77,7 @@ def _set_scope(tenant: str, system: str) -> None:
     """
     connection.ensure_connection()
     pgconn = connection.connection.pgconn
-    begin = "BEGIN; " if pgconn.transaction_status == TransactionStatus.IDLE else ""
+    begin = f"BEGIN {isolation}; " if pgconn.transaction_status == TransactionStatus.IDLE else ""
     with connection.wrap_database_errors:
         result = pgconn.exec_((begin + SET_SCOPE.format(tenant=tenant, system=system)).encode())
         if result.status != ExecStatus.TUPLES_OK:

@@ -181,3 +181,19 @@ def test_the_ids_are_uuids(database: None) -> None:
     made = create(address())
 
     assert all(UUID(made[name]) for name in ("tenant_id", "brand_id", "user_id"))
+
+
+def test_a_tenant_has_a_time_zone(database: None) -> None:
+    made = create(address(), "--time-zone", "Asia/Tokyo")
+
+    key = {"HTTP_X_API_KEY": made["api_key"]}
+    assert JSONClient().get("/api/tenant", **key).json()["time_zone"] == "Asia/Tokyo"
+
+
+def test_an_unknown_time_zone_is_refused(database: None) -> None:
+    email = address()
+
+    with pytest.raises(CommandError, match="no such time zone"):
+        create(email, "--time-zone", "Mars/Olympus")
+
+    assert not User.objects.filter(email=email).exists()

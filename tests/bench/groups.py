@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from quotas import operations as quota_operations
 from quotas.operations import NewTenant
-from tests.bench import http_rows, scale_rows
+from tests.bench import http_rows, quota_rows, scale_rows
 from tests.bench.measure import Row
 from tests.bench.server import carriers, serving
 
@@ -16,7 +16,7 @@ Group = Callable[[], Iterable[Row]]
 
 def all_groups(items: int) -> dict[str, Group]:
     """Return every group by name; `items` is the size of the large tenant."""
-    return {"http": http, "large": partial(large, items)}
+    return {"http": http, "quota": quota, "large": partial(large, items)}
 
 
 def large(items: int) -> Iterator[Row]:
@@ -38,6 +38,17 @@ def http() -> Iterator[Row]:
         with carriers():
             yield from http_rows.beside_carriers(client, our_id, rows)
         yield at_once
+
+
+def quota() -> Iterator[Row]:
+    """Measure what the quota costs, with the carriers paused."""
+    yield from quota_rows.statements(new_tenant().api_key)
+    with serving() as stranger:
+        client = stranger.with_key(new_tenant().api_key)
+        our_id = client.call("POST", "/api/content", http_rows.item(1))["id"]
+        yield from quota_rows.check(client, our_id)
+        keys = [new_tenant().api_key for _ in range(quota_rows.CLIENTS)]
+        yield from quota_rows.one_tenant_or_many(stranger, keys)
 
 
 def new_tenant() -> NewTenant:

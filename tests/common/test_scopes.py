@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from engarde.common.checks import check_database_role, check_row_security
 from engarde.common.constraints import RowSecurity
 from engarde.common.models import IdempotencyKey
 from engarde.common.scopes import ScopeError, system_scope, tenant_scope
+from quotas.models import Alert, AlertDelivery, AlertTarget, DailyUsage, Drift, MonthlyGeneration, Reservation
 from tests.people import Person
 
 PG_DUMP = 'PGOPTIONS="-c engarde.system=on" pg_dump --enable-row-security "$DATABASE_URL"'
@@ -210,7 +211,35 @@ def fill_every_table(person: Person) -> dict[str, UUID]:
         SpooledRecord.objects.filter(collection="content_media_files", key=str(media.id)).delete()
         other_brand = Brand.objects.create(**tenant, name="another brand")
     columns = {"content_id": item_id, "blob_id": blob.id, "media_id": media.id, "webhook_id": hook.id}
+    columns |= fill_quotas(person, now)
     return {"brand_id": other_brand.id, **columns}
+
+
+def fill_quotas(person: Person, now: datetime) -> dict[str, UUID]:
+    """Give a tenant a row in each table of the quotas."""
+    tenant: dict[str, Any] = {"tenant_id": person.tenant_id}
+    with tenant_scope(person.tenant_id):
+        DailyUsage.objects.update_or_create(**tenant, date=now.date())
+        MonthlyGeneration.objects.update_or_create(**tenant, month=now.date())
+        Reservation.objects.create(
+            **tenant, id=uuid4(), bytes=0, items=0, month=now.date(), created_at=now, expires_at=LATER
+        )
+        Drift.objects.create(**tenant, found_at=now, repaired=True, differences={})
+        target = AlertTarget.objects.create(**tenant, kind="slack", url="", url_hint="")
+        alert = Alert.objects.create(
+            **tenant,
+            threshold=70,
+            used_bytes=1,
+            limit_bytes=1,
+            plan_tier="free",
+            created_at=now,
+            quiet_until=LATER,
+            fanned_out_at=now,
+        )
+        AlertDelivery.objects.create(
+            **tenant, alert=alert, target=target, status="sent", next_attempt_at=LATER, created_at=now
+        )
+    return {"alert_id": alert.id, "target_id": target.id}
 
 
 @pytest.mark.parametrize(("model", "column"), TENANT_OWNED, ids=BY_NAME)

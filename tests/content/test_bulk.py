@@ -256,7 +256,7 @@ def test_an_empty_item_is_restored_where_nothing_fits_any_more(dora: Person) -> 
     statuses(dora, "delete", ids)
     dora.writes(body="x" * 100)
     with tenant_scope(dora.tenant_id):
-        QuotaUsage.objects.update(storage_limit_override=50)
+        QuotaUsage.objects.update(storage_limit_override=50, override_reason="A test.")
 
     assert statuses(dora, "restore", ids) == [OK, (403, "storage_quota_exceeded")]
 

@@ -144,7 +144,7 @@ def test_an_error_frees_the_key(alice: Person) -> None:
 
 def _limit(person: Person, limit: int | None) -> None:
     with tenant_scope(person.tenant_id):
-        QuotaUsage.objects.update(storage_limit_override=limit)
+        QuotaUsage.objects.update(storage_limit_override=limit, override_reason="A test.")
 
 
 def test_an_unforeseen_error_frees_the_key_too(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,9 @@ def test_a_full_quota_is_an_error_of_the_file(alice: Person, tmp_path: Path) -> 
     from quotas.models import QuotaUsage
 
     with system_scope("a test lowers a limit"):
-        QuotaUsage.objects.filter(tenant_id=alice.tenant_id).update(storage_limit_override=10)
+        QuotaUsage.objects.filter(tenant_id=alice.tenant_id).update(
+            storage_limit_override=10, override_reason="A test."
+        )
     (tmp_path / "a.md").write_text("12345")
     (tmp_path / "b.md").write_text("1234567")
     (tmp_path / "c.md").write_text("12345")

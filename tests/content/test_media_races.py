@@ -267,7 +267,7 @@ STEPS = [
     ("content.media.storages.save_file", "after"),
     ("content.media.operations._write", "before"),
     ("content.media.operations._blob", "after"),
-    ("quotas.operations.charge", "after"),
+    ("quotas.charging.charge", "after"),
     ("content.media.operations._write", "after"),
 ]
 

@@ -270,7 +270,7 @@ def test_what_does_not_fit_any_more_stays_in_the_trash(alice: Person) -> None:
 
 def _limit(person: Person, limit: int) -> None:
     with tenant_scope(person.tenant_id):
-        QuotaUsage.objects.update(storage_limit_override=limit)
+        QuotaUsage.objects.update(storage_limit_override=limit, override_reason="A test.")
 
 
 def test_an_item_that_changes_while_it_is_undeleted_comes_back_with_its_newest_body(

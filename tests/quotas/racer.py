@@ -19,7 +19,7 @@ def main(tenant_id: UUID, sizes: list[int]) -> None:
     from django.utils import timezone
 
     from content import operations
-    from quotas.operations import StorageQuotaExceeded
+    from quotas.charging import StorageQuotaExceeded
 
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engarde.common.scopes import system_scope, tenant_scope
+from quotas.charging import CHARGE
 from quotas.models import Plan, QuotaUsage
-from quotas.operations import CHARGE
 from quotas.usage import Level, Usage
 from tests import people
 from tests.people import Person
@@ -35,7 +35,7 @@ def post(person: Person, size: int, **fields: Any) -> Any:
 
 def set_limit(person: Person, limit: int | None) -> None:
     with tenant_scope(person.tenant_id):
-        assert QuotaUsage.objects.update(storage_limit_override=limit) == 1
+        assert QuotaUsage.objects.update(storage_limit_override=limit, override_reason="A test.") == 1
 
 
 def set_counters(person: Person, **counters: int) -> None:
@@ -449,6 +449,7 @@ def test_a_charge_outside_the_tenants_scope_changes_nothing(dora: Person, charli
     with system_scope("a test"):
         assert QuotaUsage.objects.filter(tenant_id=dora.tenant_id).exists()
     with tenant_scope(charlie.tenant_id), connection.cursor() as cursor:
-        cursor.execute(CHARGE, {"tenant": dora.tenant_id, "bytes": 1, "items": 1, "media_files": 0})
+        values: dict[str, Any] = {"bytes": 1, "held": 0, "items": 1, "media_files": 0, "today": "2026-11-25"}
+        cursor.execute(CHARGE, {"tenant": dora.tenant_id, **values})
         assert cursor.rowcount == 0
     assert used(dora) == 0

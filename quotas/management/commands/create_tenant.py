@@ -28,6 +28,7 @@ class Command(JSONCommand):
         parser.add_argument("--password", required=True, help="the owner's password")
         parser.add_argument("--brand", metavar="NAME", help="the first brand's name (default: the tenant's)")
         parser.add_argument("--storage-limit", type=int, metavar="BYTES", help="replaces the plan's limit")
+        parser.add_argument("--time-zone", default="UTC", metavar="NAME", help="such as Europe/Berlin (default: UTC)")
 
     def run(self, **options: Any) -> dict[str, Any]:
         """Make the tenant.
@@ -44,6 +45,7 @@ class Command(JSONCommand):
             brand_name=(options["brand"] or options["name"]).strip(),
             storage_limit=options["storage_limit"],
             now=timezone.now(),
+            time_zone=options["time_zone"],
         )
         return {
             "tenant_id": str(new.tenant.id),

@@ -1,0 +1,8 @@
+"""What this process counts for `/metrics`; no tenant is named."""
+
+from prometheus_client import Counter
+
+REFUSALS = Counter("engarde_quota_refusals", "Writes that a quota refused, by limit (storage, generation).", ["limit"])
+ALERTS = Counter(
+    "engarde_quota_alerts", "Attempts to deliver alerts, by channel and outcome (sent, failed).", ["channel", "outcome"]
+)
