@@ -68,7 +68,7 @@ def fill_a_house(*, writers: int, steps: int, limit: int) -> None:
     assert did.keys() >= WAYS, did
     assert did["fill refused"] == len(SIZES) * writers
     assert (highest, above) == (limit, 0)
-    assert states > writers * steps // 3
+    assert states >= did["create"] + did["delete"] + did["upload"] + did["fill"]
     stored = stored_by(person.tenant_id)
     assert stored.counters_are_true
     assert (stored.counted_bytes, stored.reserved_bytes) == (limit, 0)
@@ -83,4 +83,4 @@ def test_64_processes_use_every_byte_and_never_one_more(database: None) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("limit", [5_000, 200_000])
 def test_64_processes_use_every_byte_and_never_one_more_for_long(database: None, limit: int) -> None:
-    fill_a_house(writers=64, steps=100, limit=limit)
+    fill_a_house(writers=64, steps=60, limit=limit)

@@ -293,7 +293,7 @@ def test_comparing_makes_and_finds_no_drift_while_others_write(database: None) -
 @pytest.mark.soak
 def test_comparing_makes_and_finds_no_drift_while_very_many_write(database: None) -> None:
     person = people.new_owner("dora", storage_limit=50_000)
-    compare_during_storm(person, writers=16, steps=200)
+    compare_during_storm(person, writers=16, steps=100)
 
 
 def compare_during_storm(person: Person, *, writers: int, steps: int) -> None:

@@ -352,7 +352,7 @@ def test_counters_equal_reservations_after_any_sequence(
 
 
 @pytest.mark.soak
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sequence=st.lists(steps, min_size=5, max_size=30), choices=st.data())
 def test_counters_equal_reservations_after_very_many_sequences(
     database: None, sequence: list[tuple[str, int, int]], choices: st.DataObject

@@ -131,7 +131,7 @@ def test_each_mail_is_sent_exactly_when_the_rules_say(database: None, sequence: 
 
 
 @pytest.mark.soak
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sequence=st.lists(steps, min_size=10, max_size=60))
 def test_each_mail_is_sent_exactly_when_the_rules_say_over_very_many_weeks(
     database: None, sequence: list[tuple[str, int]]
