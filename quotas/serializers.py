@@ -228,5 +228,5 @@ def percent(hundredths: int | None) -> float | None:
 
 
 def gigabytes(size: int) -> float:
-    """Return bytes as GB of 1024³ bytes, with six decimals."""
-    return round(size / GB, 6)
+    """Return bytes as GB of 1024³ bytes."""
+    return size / GB

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -114,6 +115,25 @@ def test_nothing_is_lost_or_doubled_when_a_part_is_killed_during_an_import_of_a_
     platform: Platform, tenant: dict[str, str], tmp_path: Path, part: str
 ) -> None:
     check(platform, tenant, tmp_path, part, SOAK_FILES)
+
+
+def test_a_crossing_is_mailed_within_seconds_by_the_worker(platform: Platform) -> None:
+    email = f"full-{uuid4().hex[:12]}@example.com"
+    arguments = ["--name", "Full", "--email", email, "--password", "correct-horse-battery", "--storage-limit", "100"]
+    key = {"X-API-Key": platform.manage("create_tenant", *arguments)["api_key"]}
+    item = {"title": "A title", "type": "post", "body": "x" * 96}
+
+    answer = requests.post(f"{platform.url}/api/content", json=item, headers=key, timeout=60)
+    assert (answer.status_code, answer.headers["X-Quota-Warning"]) == (201, "critical"), answer.text
+
+    def mails() -> list[str]:
+        found = [path.read_text() for path in (platform.data / "mail").glob("*")]
+        return [one for text in found for one in text.split("-" * 79) if f"To: {email}" in one]
+
+    eventually(mails, 30)
+    [mail] = mails()
+    assert "Subject: Full has used 95 % of its storage" in mail
+    assert "text/html" in mail
 
 
 def test_creates_take_no_longer_while_valkey_hangs(platform: Platform, tenant: dict[str, str]) -> None:

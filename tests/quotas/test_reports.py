@@ -94,7 +94,7 @@ def test_it_tells_what_is_used_type_by_type(dora: Person) -> None:
         "total_content_items": 4,
         "total_media_files": 1,
         "total_storage_bytes": 700,
-        "total_storage_gb": 0.000001,
+        "total_storage_gb": 700 / GB,
         "content_bytes": 451,
         "media_bytes": 249,
         "reserved_bytes": 100,
