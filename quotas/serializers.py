@@ -14,13 +14,13 @@ MAX_DAYS = 365
 LARGEST = 2**53 - 1  # what every JSON parser reads exactly
 
 
-class HistoryQuery(QuerySerializer):
+class QuotaHistoryQuery(QuerySerializer):
     """How many days, today included."""
 
     days = QueryIntegerField(min_value=1, max_value=MAX_DAYS, default=30)
 
 
-class CheckInput(StrictSerializer):
+class QuotaCheckInput(StrictSerializer):
     """What somebody is about to store."""
 
     content_size_bytes = serializers.IntegerField(min_value=0, max_value=LARGEST, help_text="Of all of it together.")
@@ -37,14 +37,14 @@ class UpgradeOutput(serializers.Serializer[Any]):
     price_usd_month = serializers.CharField(allow_null=True, help_text="Null: by agreement.")
 
 
-class TypeOutput(serializers.Serializer[Any]):
+class TypeUsageOutput(serializers.Serializer[Any]):
     """Live items of a type."""
 
     count = serializers.IntegerField()
     bytes = serializers.IntegerField()
 
 
-class UsageOutput(serializers.Serializer[Any]):
+class QuotaUsageOutput(serializers.Serializer[Any]):
     """What is used. All bytes are those of live bodies and live media."""
 
     total_content_items = serializers.IntegerField()
@@ -56,10 +56,10 @@ class UsageOutput(serializers.Serializer[Any]):
     reserved_bytes = serializers.IntegerField(help_text="Held for batches under way.")
     generated_this_month = serializers.IntegerField(help_text="In the tenant's time zone.")
     reserved_generations = serializers.IntegerField(help_text="Of this month, held for batches under way.")
-    usage_by_type = serializers.DictField(child=TypeOutput(), help_text="Types without live items are left out.")
+    usage_by_type = serializers.DictField(child=TypeUsageOutput(), help_text="Types without live items are left out.")
 
 
-class LimitsOutput(serializers.Serializer[Any]):
+class QuotaLimitsOutput(serializers.Serializer[Any]):
     """What may be used; null is unlimited."""
 
     storage_limit_bytes = serializers.IntegerField(allow_null=True)
@@ -72,13 +72,13 @@ class LimitsOutput(serializers.Serializer[Any]):
     is_unlimited = serializers.BooleanField(help_text="Of storage.")
 
 
-class SummaryOutput(serializers.Serializer[Any]):
+class QuotaOutput(serializers.Serializer[Any]):
     """A tenant's quota."""
 
     tenant_id = serializers.UUIDField()
     plan_tier = serializers.CharField()
-    usage = UsageOutput()
-    limits = LimitsOutput()
+    usage = QuotaUsageOutput()
+    limits = QuotaLimitsOutput()
     warning_level = serializers.ChoiceField(choices=list(Level))
     is_blocked = serializers.BooleanField(help_text="Not a single byte can be added.")
     upgrade_suggestion = UpgradeOutput(allow_null=True, help_text="From 70 % on.")
@@ -86,7 +86,7 @@ class SummaryOutput(serializers.Serializer[Any]):
     last_calculated_at = serializers.DateTimeField(help_text="When usage last changed or was verified.")
 
 
-class DayOutput(serializers.Serializer[Any]):
+class QuotaDayOutput(serializers.Serializer[Any]):
     """A day in UTC: its last counters, and today's as they are now."""
 
     date = serializers.DateField()
@@ -95,15 +95,15 @@ class DayOutput(serializers.Serializer[Any]):
     generated = serializers.IntegerField()
 
 
-class HistoryOutput(serializers.Serializer[Any]):
+class QuotaHistoryOutput(serializers.Serializer[Any]):
     """A row a day, oldest first."""
 
     tenant_id = serializers.UUIDField()
     days = serializers.IntegerField()
-    history = DayOutput(many=True)
+    history = QuotaDayOutput(many=True)
 
 
-class CheckOutput(serializers.Serializer[Any]):
+class QuotaCheckOutput(serializers.Serializer[Any]):
     """Whether it would fit now; nothing is held."""
 
     can_store = serializers.BooleanField()

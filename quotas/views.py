@@ -51,7 +51,7 @@ class SummaryView(QuotaView):
 
     scopes: ClassVar = {"GET": Scope.QUOTA_READ}
 
-    @extend_schema(operation_id="get_quota", responses=serializers.SummaryOutput)
+    @extend_schema(operation_id="get_quota", responses=serializers.QuotaOutput)
     def get(self, request: Request) -> Response:
         """Return usage, limits, the level and when storage will be full."""
         NoQuery.parse(request)
@@ -67,11 +67,13 @@ class HistoryView(QuotaView):
     scopes: ClassVar = {"GET": Scope.QUOTA_READ}
 
     @extend_schema(
-        operation_id="get_quota_history", parameters=[serializers.HistoryQuery], responses=serializers.HistoryOutput
+        operation_id="get_quota_history",
+        parameters=[serializers.QuotaHistoryQuery],
+        responses=serializers.QuotaHistoryOutput,
     )
     def get(self, request: Request) -> Response:
         """Return a row a day (UTC), oldest first, today's as it is now."""
-        days = serializers.HistoryQuery.parse(request)["days"]
+        days = serializers.QuotaHistoryQuery.parse(request)["days"]
         tenant_id = caller(request).require_tenant()
         found = reports.history(tenant_id=tenant_id, days=days, now=timezone.now())
         rows = [serializers.show_day(day) for day in found]
@@ -83,10 +85,12 @@ class CheckView(QuotaView):
 
     scopes: ClassVar = {"POST": Scope.QUOTA_READ}
 
-    @extend_schema(operation_id="check_quota", request=serializers.CheckInput, responses={200: serializers.CheckOutput})
+    @extend_schema(
+        operation_id="check_quota", request=serializers.QuotaCheckInput, responses={200: serializers.QuotaCheckOutput}
+    )
     def post(self, request: Request) -> Response:
         """Tell whether so much could be stored or generated now; nothing is held for it."""
-        given = parse(serializers.CheckInput, request)
+        given = parse(serializers.QuotaCheckInput, request)
         found = reports.check(
             tenant_id=caller(request).require_tenant(),
             size_bytes=given["content_size_bytes"],
