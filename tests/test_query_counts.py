@@ -99,6 +99,13 @@ CALLS: dict[str, Call] = {
     "POST /api/content/bulk delete": bulk("delete"),
     "POST /api/content/bulk restore": bulk("restore"),
     "GET /api/content/export": exported,
+    "GET /api/tenant": read("/api/tenant"),
+    "GET /api/content/quota": read("/api/content/quota"),
+    "GET /api/content/quota/history": read("/api/content/quota/history?days=365"),
+    "POST /api/content/quota/check": lambda person, _: person.api.post(
+        "/api/content/quota/check", {"content_size_bytes": 1, "items": 1}
+    ),
+    "GET /api/content/quota/alert-targets": read("/api/content/quota/alert-targets"),
 }
 
 
