@@ -77,7 +77,7 @@ def fill_a_house(*, writers: int, steps: int, limit: int) -> None:
 
 
 def test_64_processes_use_every_byte_and_never_one_more(database: None) -> None:
-    fill_a_house(writers=64, steps=8, limit=20_000)
+    fill_a_house(writers=64, steps=6, limit=10_000)
 
 
 @pytest.mark.soak

@@ -12,6 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from content import retention
+from quotas import queries as quota_queries
 from tests import people
 from tests.content import media_files
 from tests.people import Person
@@ -88,8 +89,11 @@ def test_going_back_to_a_longer_version_is_checked(dora: Person) -> None:
     check(dora, 501)
 
 
-def test_old_versions_are_bounded_in_number_and_by_retention(dora: Person, settings: LazySettings) -> None:
+def test_old_versions_are_bounded_in_number_and_by_retention(
+    dora: Person, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.CONTENT_MAX_VERSIONS = 5
+    monkeypatch.setattr(quota_queries, "retentions", lambda *, now: {dora.tenant_id: 30})  # and nobody else's
     item = post(dora, LIMIT).json()["id"]
     for number in range(12):
         assert dora.api.patch(f"/api/content/{item}", {"body": f"{number:04d}" * 250}).status_code == 200
