@@ -45,9 +45,9 @@ def run(*, now: Callable[[], datetime]) -> int:
     while fan_out(now=now()) == ALERTS_A_PASS and time.monotonic() < deadline:
         pass
     sent = _send_due(TO_PEOPLE, now, deadline)
-    if _is_due(TO_TARGETS, now()):
-        with ThreadPoolExecutor(TARGET_SENDERS, thread_name_prefix="alert-sender") as pool:
-            senders = [pool.submit(_send_in_thread, now, deadline) for _ in range(TARGET_SENDERS)]
+    if needed := min(TARGET_SENDERS, _count_due(TO_TARGETS, now())):
+        with ThreadPoolExecutor(needed, thread_name_prefix="alert-sender") as pool:
+            senders = [pool.submit(_send_in_thread, now, deadline) for _ in range(needed)]
         sent += sum(sender.result() for sender in senders)
     return sent
 
@@ -67,9 +67,9 @@ def _send_in_thread(now: Callable[[], datetime], deadline: float) -> int:
         connection.close()
 
 
-def _is_due(where: Q, now: datetime) -> bool:
+def _count_due(where: Q, now: datetime) -> int:
     with system_scope("look for alerts to deliver"):
-        return _due(where, now).exists()
+        return _due(where, now).count()
 
 
 # Who is to be told

@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 from engarde.accounts import queries as account_queries
 from engarde.common.scopes import system_scope, tenant_scope
 from quotas import alerts, reservations
-from quotas.models import Alert, Drift, MonthlyGeneration, Plan, QuotaUsage, Reconciliation, TypeUsage
+from quotas.models import Alert, AlertDelivery, Drift, MonthlyGeneration, Plan, QuotaUsage, Reconciliation, TypeUsage
 from quotas.usage import Sums
 
 log = structlog.get_logger(__name__)
@@ -255,7 +255,11 @@ def _record(tenant_id: UUID, found: TenantResult, now: datetime, run_id: UUID | 
 
 
 def forget_old(*, now: datetime) -> int:
-    """Remove records of runs and alerts after 400 days, and return how many there were."""
+    """Remove records of runs, alerts and tests of targets after 400 days, and return how many there were."""
     with system_scope("forget old records of quotas"):
-        old_runs = Reconciliation.objects.filter(started_at__lt=now - KEPT).delete()[0]
-        return old_runs + Alert.objects.filter(created_at__lt=now - KEPT).delete()[0]
+        old = (
+            Reconciliation.objects.filter(started_at__lt=now - KEPT),
+            Alert.objects.filter(created_at__lt=now - KEPT),
+            AlertDelivery.objects.filter(alert=None, created_at__lt=now - KEPT),
+        )
+        return sum(rows.delete()[0] for rows in old)

@@ -366,12 +366,6 @@ def test_two_processes_fill_a_quota_to_the_last_byte_and_no_further(database: No
     assert race(person, 2, 50, 7, 1).counted_bytes == 3333
 
 
-def test_eight_processes_fill_a_quota_to_the_last_byte_and_no_further(database: None) -> None:
-    person = people.new_owner("racer", storage_limit=7777)
-
-    assert race(person, 8, 50, 7, 1).counted_bytes == 7777
-
-
 def test_processes_that_race_for_the_last_bytes_get_them_once(database: None) -> None:
     person = people.new_owner("racer", storage_limit=LIMIT + 10)
     post(person, LIMIT)

@@ -3,6 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,17 @@ def test_a_long_run_goes_on_in_the_next_task(everybody: list[UUID], monkeypatch:
     last = Reconciliation.objects.latest("started_at")
     assert last.tenants == len(everybody)
     assert last.finished_at is not None
+
+
+def test_old_records_are_forgotten_and_newer_ones_kept(dora: Person) -> None:
+    now = timezone.now()
+    old = Reconciliation.objects.create(started_at=now - timedelta(days=401))
+    new = Reconciliation.objects.create(started_at=now - timedelta(days=399))
+
+    assert reconciliation.forget_old(now=now) >= 1
+
+    kept = set(Reconciliation.objects.values_list("id", flat=True))
+    assert (old.id in kept, new.id in kept) == (False, True)
 
 
 def test_refusals_are_counted(dora: Person) -> None:

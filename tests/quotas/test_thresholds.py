@@ -122,7 +122,7 @@ def live_through(sequence: list[tuple[str, int]]) -> None:
         assert all(later - earlier >= DAY for earlier, later in pairwise(times))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @example(sequence=[("use", 700), ("use", 650), ("use", 700), ("wait", 25), ("look", 0)])
 @example(sequence=[("use", 1000), ("use", 0), ("use", 960), ("use", 860), ("wait", 25), ("look", 0), ("use", 950)])
 @given(sequence=st.lists(steps, min_size=5, max_size=25))
