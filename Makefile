@@ -16,10 +16,10 @@ demo: $(VENV)/.installed ## the main job end to end: write, back up, lose the do
 	@exec $(BIN)/python -m engarde.embedded.demo
 
 test: $(VENV)/.installed-dev ## run the test suite at small size
-	@exec $(BIN)/python -m pytest
+	@exec $(BIN)/python -m tests
 
 soak: $(VENV)/.installed-dev ## run the fault, race and scale tests at full size too
-	@exec $(BIN)/python -m pytest -m "soak or not soak" --timeout 1800
+	@exec $(BIN)/python -m tests -m "soak or not soak" --timeout 1800
 
 bench: $(VENV)/.installed-dev ## print the benchmark table: each figure beside its baseline of the same run
 	@exec $(BIN)/python -m tests.bench
