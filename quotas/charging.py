@@ -130,9 +130,7 @@ def _draw(tenant_id: UUID, reservation_id: UUID | None, size: int, generated: in
     if held.items and held.month:
         months.count(tenant_id=tenant_id, month=held.month, generated=held.items, reserved=-held.items)
     beyond = generated - held.items
-    if beyond and not months.count(
-        tenant_id=tenant_id, month=months.current(tenant_id=tenant_id, now=now), generated=beyond
-    ):
+    if beyond and not reservations.count_items(tenant_id=tenant_id, generated=beyond, now=now):
         raise refusals.generation(tenant_id=tenant_id, items=generated, size_bytes=size, now=now)
     if generated:
         months.count_day(tenant_id=tenant_id, generated=generated, now=now)

@@ -9,7 +9,6 @@ What is not taken is tried again, ever more rarely, for three days.
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -55,8 +54,8 @@ def run(*, now: Callable[[], datetime]) -> int:
 def _send_due(where: Q, now: Callable[[], datetime], deadline: float) -> int:
     """Send until nothing is due or time is over, and return how many messages went out; the next run goes on."""
     sent = 0
-    while time.monotonic() < deadline and (claimed := _claim(where, now())) is not None:
-        sent += _send(claimed, now())
+    while time.monotonic() < deadline and (rows := _claim(where, now())):
+        sent += _send(rows, now())
     return sent
 
 
@@ -135,62 +134,39 @@ def _midnight_after(when: datetime) -> datetime:
 # Sending
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A delivery that is this sender's until its lease ends, with all that its message needs."""
-
-    row: AlertDelivery
-    tenant_name: str
-    letter: letters.Letter | None
-
-
 def _due(where: Q, now: datetime) -> QuerySet[AlertDelivery]:
     return AlertDelivery.objects.filter(where, status__in=[Status.PENDING, Status.HELD], next_attempt_at__lte=now)
 
 
-def _claim(where: Q, now: datetime) -> list[Claimed] | None:
-    """Take the next message that is due: one delivery, or all that a person's digest is made of; None when none is.
-
-    It may turn out empty: what is for somebody who is not in charge any more is dropped.
-    """
+def _claim(where: Q, now: datetime) -> list[AlertDelivery]:
+    """Take the next message that is due, until the lease ends: one delivery, or all that a person's digest is made of."""
     with system_scope("claim an alert's delivery"):
         due = _due(where, now)
         row = due.select_for_update(skip_locked=True).order_by("next_attempt_at", "id").first()
         if row is None:
-            return None
+            return []
         rows = [row]
         if row.status == Status.HELD:
             same = due.filter(user=row.user, status=Status.HELD).order_by("id")
             rows = list(same.select_for_update(skip_locked=True))
         ids = [one.id for one in rows]
         AlertDelivery.objects.filter(id__in=ids).update(attempts=F("attempts") + 1, next_attempt_at=now + LEASE)
-        return _complete(ids, now)
+        claimed = AlertDelivery.objects.filter(id__in=ids).order_by("id")
+        return list(claimed.select_related("alert", "user", "target", "tenant"))
 
 
-def _complete(ids: Sequence[UUID], now: datetime) -> list[Claimed]:
-    """Add what the messages say, and drop those whose person is not in charge any more."""
-    rows = AlertDelivery.objects.filter(id__in=ids).select_related("alert", "user", "target", "tenant").order_by("id")
-    claimed = []
-    for row in rows:
-        if row.user and row.user not in account_queries.people_in_charge(tenant_id=row.tenant_id):
-            _finish([row.id], Status.DROPPED, now)
-            continue
-        letter = letters.compose(alert=row.alert, tenant=row.tenant, now=now) if row.alert else None
-        claimed.append(Claimed(row, row.tenant.name, letter))
-    return claimed
-
-
-def _send(claimed: Sequence[Claimed], now: datetime) -> int:
+def _send(rows: Sequence[AlertDelivery], now: datetime) -> int:
     """Send one message for all that was claimed together, and return 1 if it went out."""
-    if not claimed:
-        return 0
-    rows = [one.row for one in claimed]
     channel = rows[0].target.kind if rows[0].target else "email"
     try:
-        _message_to_target(claimed[0]) if rows[0].target else _mail(claimed)
-    except Exception as error:  # noqa: BLE001 -- any mailer's or target's error: the row stays and is tried again
+        rows = _without_strangers(rows, now)
+        if rows:
+            _message_to_target(rows[0], now) if rows[0].target else _mail(rows, now)
+    except Exception as error:  # noqa: BLE001 -- any writer's, mailer's or target's error: it is tried again, and stops no other
         metrics.ALERTS.labels(channel, "failed").inc()
         _postpone(rows, now, error)
+        return 0
+    if not rows:
         return 0
     metrics.ALERTS.labels(channel, "sent").inc()
     with system_scope("settle an alert's delivery"):
@@ -198,9 +174,25 @@ def _send(claimed: Sequence[Claimed], now: datetime) -> int:
     return 1
 
 
-def _mail(claimed: Sequence[Claimed]) -> None:
-    found = [one.letter for one in claimed if one.letter]
-    row = claimed[0].row
+def _without_strangers(rows: Sequence[AlertDelivery], now: datetime) -> list[AlertDelivery]:
+    """Drop what is for somebody who is not in charge of the tenant any more."""
+    with system_scope("look who is in charge"):
+        strangers = [
+            row.id
+            for row in rows
+            if row.user and row.user not in account_queries.people_in_charge(tenant_id=row.tenant_id)
+        ]
+        _finish(strangers, Status.DROPPED, now)
+    return [row for row in rows if row.id not in strangers]
+
+
+def _letters(rows: Sequence[AlertDelivery], now: datetime) -> list[letters.Letter]:
+    with system_scope("put alerts into words"):
+        return [letters.compose(alert=row.alert, tenant=row.tenant, now=now) for row in rows if row.alert]
+
+
+def _mail(rows: Sequence[AlertDelivery], now: datetime) -> None:
+    row, found = rows[0], _letters(rows, now)
     assert row.user is not None  # noqa: S101 -- a constraint of the table: no target, so a person
     letter = found[0] if row.status == Status.PENDING else letters.digest(letters=found)
     message = EmailMultiAlternatives(
@@ -210,10 +202,11 @@ def _mail(claimed: Sequence[Claimed]) -> None:
     message.send()
 
 
-def _message_to_target(claimed: Claimed) -> None:
-    target = claimed.row.target
+def _message_to_target(row: AlertDelivery, now: datetime) -> None:
+    target = row.target
     assert target is not None  # noqa: S101 -- the caller looked
-    message = claimed.letter.message if claimed.letter else letters.test_message(tenant_name=claimed.tenant_name)
+    written = _letters([row], now)
+    message = written[0].message if written else letters.test_message(tenant_name=row.tenant.name)
     notifier.send(kind=target.kind, url=encryption.decrypt(target.url), message=message)
 
 

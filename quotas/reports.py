@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from engarde.common.scopes import tenant_scope
-from quotas import forecast, months, queries
+from quotas import forecast, months, queries, reservations
 from quotas.models import DailyUsage, QuotaUsage
 from quotas.months import Month
 from quotas.usage import Count, Level, Usage, hundredths_of, level_of
@@ -149,15 +149,21 @@ def _before(tenant_id: UUID, day: date) -> tuple[int, int]:
 def check(*, tenant_id: UUID, size_bytes: int, items: int, now: datetime) -> Check:
     """Tell whether so many bytes could be stored, and so many items generated, now."""
     with tenant_scope(tenant_id):
-        usage = queries.usage_in_scope(tenant_id=tenant_id)
-        month = months.this_month(tenant_id=tenant_id, now=now)
+        usage, month = _state(tenant_id, now)
         reason, detail = _obstacle(usage, month, size_bytes, items)
+        if reason and reservations.release_expired(tenant_id=tenant_id, now=now):
+            usage, month = _state(tenant_id, now)
+            reason, detail = _obstacle(usage, month, size_bytes, items)
         wanted = {
             "needed_bytes": usage.used_bytes + usage.reserved_bytes + size_bytes,
             "needed_items": month.generated + month.reserved + items,
         }
         upgrade = queries.suggest_upgrade(usage=usage, **wanted) if reason else None
     return Check(usage, usage.used_bytes + size_bytes, reason, detail, upgrade)
+
+
+def _state(tenant_id: UUID, now: datetime) -> tuple[Usage, Month]:
+    return queries.usage_in_scope(tenant_id=tenant_id), months.this_month(tenant_id=tenant_id, now=now)
 
 
 def _obstacle(usage: Usage, month: Month, size_bytes: int, items: int) -> tuple[str, str] | tuple[None, None]:

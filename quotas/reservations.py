@@ -7,6 +7,7 @@ anything is refused because of it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -79,18 +80,15 @@ def reserve(
         release_expired(tenant_id=tenant_id, now=now) and _hold(tenant_id, size_bytes, now)
     ):
         raise refusals.storage(tenant_id=tenant_id, size_bytes=size_bytes)
-    month = months.current(tenant_id=tenant_id, now=now)
-    if items and not months.count(tenant_id=tenant_id, month=month, reserved=items):
-        release_expired(tenant_id=tenant_id, now=now)
-        if not months.count(tenant_id=tenant_id, month=month, reserved=items):
-            raise refusals.generation(tenant_id=tenant_id, items=items, size_bytes=size_bytes, now=now)
+    if items and not count_items(tenant_id=tenant_id, reserved=items, now=now):
+        raise refusals.generation(tenant_id=tenant_id, items=items, size_bytes=size_bytes, now=now)
     row, is_new = Reservation.objects.get_or_create(
         id=reservation_id,
         defaults={
             "tenant_id": tenant_id,
             "bytes": size_bytes,
             "items": items,
-            "month": month,
+            "month": months.current(tenant_id=tenant_id, now=now),
             "created_at": now,
             "expires_at": expires_at,
         },
@@ -106,6 +104,16 @@ def _hold(tenant_id: UUID, size_bytes: int, now: datetime) -> bool:
         values: Mapping[str, Any] = {"tenant": tenant_id, "bytes": size_bytes, "today": now.astimezone(UTC).date()}
         cursor.execute(HOLD, values)
         return bool(cursor.rowcount)
+
+
+def count_items(*, tenant_id: UUID, now: datetime, generated: int = 0, reserved: int = 0) -> bool:
+    """Inside the tenant's scope, with the usage locked, count items in this month; False when that would be too many.
+
+    What expired reservations hold does not stand in the way.
+    """
+    month = months.current(tenant_id=tenant_id, now=now)
+    count = partial(months.count, tenant_id=tenant_id, month=month, generated=generated, reserved=reserved)
+    return count() or (release_expired(tenant_id=tenant_id, now=now) > 0 and count())
 
 
 def extend(*, tenant_id: UUID, reservation_id: UUID, expires_at: datetime) -> bool:

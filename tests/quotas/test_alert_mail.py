@@ -337,16 +337,38 @@ def test_one_address_that_is_refused_stops_nobody_else(dora: Person, monkeypatch
     admins = [people.new_colleague(dora, "admin") for _ in range(3)]
     real = courier._mail
 
-    def refuse(claimed: Any) -> None:
-        if claimed[0].row.user.email == admins[0].email:
+    def refuse(rows: Any, now: datetime) -> None:
+        if rows[0].user.email == admins[0].email:
             raise OSError("550 No such user")
-        real(claimed)
+        real(rows, now)
 
     monkeypatch.setattr(courier, "_mail", refuse)
     house.store(dora, 700, now=MORNING)
 
     assert run(MORNING) == 3
     assert [len(got(person.email)) for person in (dora, *admins)] == [1, 0, 1, 1]
+
+
+def test_one_alert_that_cannot_be_put_into_words_stops_nobody_else(
+    dora: Person, charlie: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quotas import letters
+
+    real = letters.compose
+
+    def fail(*, alert: Alert, **rest: Any) -> letters.Letter:
+        if alert.tenant_id == dora.tenant_id:
+            raise LookupError("no words for it")
+        return real(alert=alert, **rest)
+
+    monkeypatch.setattr(letters, "compose", fail)
+    house.change_usage(charlie, storage_limit_override=LIMIT, override_reason="A test.")
+    for person in (dora, charlie):
+        house.store(person, 700, now=MORNING)
+
+    assert run(MORNING) == 1
+    assert [len(got(person.email)) for person in (dora, charlie)] == [0, 1]
+    assert [(row.status, row.last_error) for row in deliveries(dora)] == [(Status.PENDING, "no words for it")]
 
 
 def test_two_senders_at_once_send_each_mail_once(dora: Person) -> None:

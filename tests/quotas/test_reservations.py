@@ -187,7 +187,7 @@ def test_an_extended_reservation_goes_on(dora: Person) -> None:
     check(dora, used=0, reserved=600)
 
 
-@pytest.mark.parametrize("way", ["create", "reserve", "bulk", "require_room"])
+@pytest.mark.parametrize("way", ["create", "generate", "reserve", "bulk", "require_room", "check"])
 def test_nothing_is_refused_because_of_a_reservation_that_has_expired(dora: Person, way: str) -> None:
     trashed = house.store(dora, 900)
     assert dora.api.delete(f"/api/content/{trashed}").status_code == 200
@@ -195,6 +195,11 @@ def test_nothing_is_refused_because_of_a_reservation_that_has_expired(dora: Pers
 
     if way == "create":
         house.store(dora, 900)
+    elif way == "generate":
+        house.generate(dora, 10)
+    elif way == "check":
+        answer = dora.api.post("/api/content/quota/check", {"content_size_bytes": 900, "items": 10})
+        assert answer.json()["can_store"] is True
     elif way == "reserve":
         house.reserve(dora, size=900, items=10)
     elif way == "bulk":
