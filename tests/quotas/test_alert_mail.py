@@ -190,7 +190,7 @@ def test_the_first_of_a_day_goes_out_at_once_and_other_tenants_wait_for_the_dige
 
     assert got(dora.email)[1] == "Storage of 2 of your studios is filling up"
     digest = [message for message in mail.outbox if message.to == [dora.email]][-1]
-    for text in (digest.body, digest.alternatives[0][0]):  # type: ignore[attr-defined]
+    for text in (digest.body, digest.alternatives[0][0]):  # type: ignore[attr-defined]  # a mail with an HTML part has them
         assert "Studio 2" in text
         assert "Studio 3" in text
     assert {row.status for studio in studios for row in deliveries(studio)} == {Status.SENT}
