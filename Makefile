@@ -27,7 +27,7 @@ bench: $(VENV)/.installed-dev ## print the benchmark table: each figure beside i
 lint: $(VENV)/.installed-dev ## formatters, linters, types, import contracts, migration and deployment checks, OpenAPI
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy manage.py engarde quotas content dr tests
+	$(BIN)/mypy manage.py engarde quotas content generation dr tests
 	$(BIN)/lint-imports
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	ENGARDE_ENV=production SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
@@ -46,7 +46,8 @@ clean: ## remove the environment and the data
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/python requirements.txt requirements-lock.txt engarde/embedded/bigquery/requirements.txt
+$(VENV)/.installed: $(VENV)/bin/python requirements.txt requirements-lock.txt engarde/embedded/bigquery/requirements.txt \
+		engarde/embedded/llm/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	$(BIN)/python -m engarde.embedded install
 	@touch $@

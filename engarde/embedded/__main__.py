@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from engarde.embedded import daemon, session, up
-from engarde.embedded.bigquery import install
+from engarde.embedded.bigquery import install as bigquery_install
 from engarde.embedded.errors import StartFailed
+from engarde.embedded.llm import install as model_install
 from engarde.embedded.paths import DataDir
 
 Run = Callable[[argparse.Namespace], int]
@@ -45,7 +46,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     services = session.needed(session.environment())
     with session.join(arguments.data_dir, services, wait_for_end=True) as settings:
         client = session.client_environment(arguments.data_dir, services)
-        environ = {**os.environ, **client, **settings, session.JOINED: "joined"}
+        model = session.running_model(arguments.data_dir, session.environment())
+        environ = {**os.environ, **client, **model, **settings, session.JOINED: "joined"}
         return _run_in_foreground(command, environ)
 
 
@@ -90,12 +92,24 @@ def run_stop(arguments: argparse.Namespace) -> int:
 
 
 def run_install(_arguments: argparse.Namespace) -> int:
-    """Install the BigQuery emulator, unless it is there already."""
+    """Install what has an environment of its own, unless it is there already."""
     try:
-        install.install(_say)
+        bigquery_install.install(_say)
     except subprocess.CalledProcessError as error:
         raise StartFailed(f"The BigQuery emulator was not installed: {error}") from error
+    _install_model()
     return 0
+
+
+def _install_model() -> None:
+    """Install the local language model if it is wanted; the platform runs without it as well."""
+    if absence := session.why_no_model(session.environment()):
+        _say(f"No local language model is installed: {absence}.")
+        return
+    try:
+        model_install.install(_say)
+    except StartFailed as error:
+        _say(f"The local language model was not installed, and the platform runs without it: {error}")
 
 
 def run_daemon(arguments: argparse.Namespace) -> int:
@@ -128,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add("run", run_command, "run a command with the services").add_argument("command", nargs=argparse.REMAINDER)
     add("status", run_status, "show what runs").add_argument("--json", action="store_true")
     add("stop", run_stop, "stop services that were left running")
-    add("install", run_install, "install the BigQuery emulator into its own environment")
+    add("install", run_install, "install the BigQuery emulator and the language model beside the platform")
     add("daemon", run_daemon, "supervise services (the other commands start it)").add_argument("--services", default="")
     return top
 

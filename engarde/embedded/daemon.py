@@ -22,7 +22,7 @@ from engarde.embedded.paths import PROJECT_ROOT, DataDir
 from engarde.embedded.remembered import Remembered
 from engarde.embedded.services import SERVICES, Service
 from engarde.embedded.services.base import STOP_SECONDS
-from engarde.embedded.supervisor import Child, Supervisor, shorten
+from engarde.embedded.supervisor import READY, STARTING, Child, Supervisor, shorten
 
 TICK_SECONDS = 0.05
 CHECK_SECONDS = 0.25
@@ -117,7 +117,7 @@ class Daemon:
             self._published = state
 
     def _describe(self, name: str, child: Child) -> dict[str, Any]:
-        settings = self._services[name].settings() if child.phase == "ready" else {}
+        settings = self._services[name].settings() if child.phase in (STARTING, READY) else {}
         return {
             "pid": child.pid,
             "phase": child.phase,

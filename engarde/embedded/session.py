@@ -17,7 +17,7 @@ from engarde.embedded.paths import PROJECT_ROOT, DataDir
 from engarde.embedded.remembered import Remembered
 from engarde.embedded.services.postgres import Postgres, binaries
 
-__all__ = ["StartFailed", "data_dir", "for_command", "join", "needed"]
+__all__ = ["StartFailed", "data_dir", "for_command", "join", "needed", "running_model", "why_no_model"]
 
 # What names a service of one's own, instead of the embedded one.
 OWN_SERVICE = {
@@ -69,6 +69,16 @@ def backup_is_on(environ: Mapping[str, str]) -> bool:
     return _value(environ, "BIGQUERY_SYNC_ENABLED").lower() not in FALSE
 
 
+def why_no_model(environ: Mapping[str, str]) -> str:
+    """Return in words why `make up` runs no language model of its own in an environment; nothing where it does."""
+    if environ.get("ENGARDE_ENV") == "production":
+        return "ENGARDE_ENV=production"
+    if _given(environ, "LOCAL_LLM_BASE_URL"):
+        return "LOCAL_LLM_BASE_URL names another"
+    switch = _value(environ, "EMBEDDED_LLM")
+    return f"EMBEDDED_LLM={switch}" if switch.lower() in FALSE else ""
+
+
 def _given(environ: Mapping[str, str], variable: str) -> bool:
     return bool(environ.get(variable) or environ.get(f"{variable}_FILE"))
 
@@ -102,21 +112,27 @@ def data_dir(environ: Mapping[str, str]) -> Path:
 
 @contextmanager
 def join(
-    data_dir: Path, services: Iterable[str], *, timeout: float = 60, wait_for_end: bool = False
+    data_dir: Path,
+    services: Iterable[str],
+    *,
+    optional: Iterable[str] = (),
+    timeout: float = 60,
+    wait_for_end: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Use services of a data directory, which are started if need be and stop after their last user.
 
     Yields the environment variables that lead to them. Should their supervisor die, another one is started, on the same
-    ports. `timeout` is in seconds. With `wait_for_end` the block ends only when the services have, if nobody else uses them.
+    ports. `optional` ones are started too, but neither waited for nor yielded, and they may fail. `timeout` is in seconds.
+    With `wait_for_end` the block ends only when the services have, if nobody else uses them.
 
     Raises:
         StartFailed: a service cannot be started.
     """
-    wanted = frozenset(services)
+    required, wanted = frozenset(services), frozenset((*services, *optional))
     if not wanted:
         yield {}
         return
-    membership = _Membership(DataDir.at(data_dir), wanted)
+    membership = _Membership(DataDir.at(data_dir), required, wanted)
     try:
         settings = membership.enter(timeout)
         with membership.watched():
@@ -128,9 +144,10 @@ def join(
 class _Membership:
     """One user's part in a data directory."""
 
-    def __init__(self, data: DataDir, services: frozenset[str]) -> None:
+    def __init__(self, data: DataDir, required: frozenset[str], wanted: frozenset[str]) -> None:
         self._data = data
-        self._services = services
+        self._required = required
+        self._wanted = wanted
         self._users = Lock(data.users_lock)
         self._left = threading.Event()
 
@@ -138,13 +155,13 @@ class _Membership:
         deadline = time.monotonic() + timeout
         while not self._users.try_shared():
             self._pause_until(deadline, "an earlier supervisor to stop")
-        daemon.want(self._data, self._services)
+        daemon.want(self._data, self._wanted)
         while True:
             daemon.start(self._data)
             settings = self._settings_when_ready()
             if settings is not None:
                 return settings
-            self._pause_until(deadline, ", ".join(sorted(self._services)))
+            self._pause_until(deadline, ", ".join(sorted(self._required)))
 
     def _pause_until(self, deadline: float, what: str) -> None:
         if time.monotonic() > deadline:
@@ -153,7 +170,7 @@ class _Membership:
 
     def _settings_when_ready(self) -> dict[str, str] | None:
         state = running_state(self._data)
-        services: dict[str, Any] = {name: state.get("services", {}).get(name, {}) for name in sorted(self._services)}
+        services: dict[str, Any] = {name: state.get("services", {}).get(name, {}) for name in sorted(self._required)}
         for service in services.values():
             if service.get("error"):
                 raise StartFailed(service["error"])
@@ -185,7 +202,7 @@ class _Membership:
             if not self._users.try_shared():
                 return
         if not daemon.is_running(self._data):
-            daemon.want(self._data, self._services)
+            daemon.want(self._data, self._wanted)
             daemon.start(self._data)
 
     def leave(self, *, wait_for_end: bool) -> None:
@@ -209,6 +226,21 @@ def running_state(data: DataDir) -> dict[str, Any]:
     """Return what the running daemon says of itself; nothing if none runs, whatever a dead one left."""
     state = files.read_json(data.state)
     return state if state and daemon.is_running(data) and daemon.is_author(state) else {}
+
+
+def service_state(data: DataDir, name: str) -> dict[str, Any]:
+    """Return what the running daemon says of a service; nothing where it does not run that."""
+    state: dict[str, Any] = running_state(data).get("services", {}).get(name, {})
+    return state
+
+
+def running_model(data_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that lead to the language model which `make up` runs meanwhile in the same data directory.
+
+    Nothing where it runs none, or the environment wants none.
+    """
+    state = {} if why_no_model(environ) else service_state(DataDir.at(data_dir), "llm")
+    return state["settings"] if state.get("phase") == "ready" else {}
 
 
 def client_environment(data_dir: Path, services: Iterable[str]) -> dict[str, str]:
@@ -242,7 +274,7 @@ def for_command(argv: Sequence[str], environ: Mapping[str, str]) -> Iterator[Non
             wanted = services & {"postgres"} if argv[1] in ONLY_POSTGRES else services
             try:
                 settings = stack.enter_context(join(data_dir(environ), wanted))
-                extra = client_environment(data_dir(environ), services)
+                extra = client_environment(data_dir(environ), services) | running_model(data_dir(environ), environ)
             except StartFailed as error:
                 raise SystemExit(str(error)) from error
             stack.enter_context(_updated({**_placeholders(services - wanted), **extra, **settings, JOINED: "joined"}))

@@ -22,7 +22,7 @@ LOG_BYTES = 20 * 1024 * 1024
 LOG_CHECK_SECONDS = 30
 READY_POLL_SECONDS = 0.05
 
-WAITING, PREPARING, STARTING, READY = "waiting", "preparing", "starting", "ready"
+WAITING, PREPARING, STARTING, READY, GIVEN_UP = "waiting", "preparing", "starting", "ready", "given up"
 
 
 def _nothing() -> None:
@@ -47,6 +47,8 @@ class Program:
     clean_up: Callable[[], None] = _nothing
     witness: Path | None = None
     """A file made by `prepare`: when it goes, the program's data went with it, and the program starts anew."""
+    gives_up: bool = False
+    """Whether it is left alone after several deaths in a row without ever being ready: the others do without it."""
 
 
 @dataclass
@@ -122,6 +124,8 @@ class Supervisor:
         self._sweep(child)
 
     def _step(self, child: Child) -> None:
+        if child.phase == GIVEN_UP:
+            return
         if child.phase == WAITING:
             if time.monotonic() >= child.not_before:
                 child.phase = PREPARING
@@ -211,10 +215,14 @@ class Supervisor:
         self._sweep(child)
         was_ready_for = time.monotonic() - child.ready_at if child.phase == READY else 0
         child.deaths = 0 if was_ready_for > GOOD_RUN_SECONDS else child.deaths + 1
-        if child.phase != READY and child.deaths >= HOPELESS_DEATHS:
+        is_hopeless = child.phase != READY and child.deaths >= HOPELESS_DEATHS
+        if is_hopeless:
             child.error = f"{child.program.name} {how} again and again; the end of {child.program.log}:\n{tail(child.program.log)}"
-        child.restarts += 1
         child.process, child.work = None, None
+        if is_hopeless and child.program.gives_up:
+            child.phase = GIVEN_UP
+            return
+        child.restarts += 1
         self._try_again(child, died=True)
 
     def _try_again(self, child: Child, *, died: bool = False) -> None:

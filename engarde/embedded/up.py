@@ -18,6 +18,7 @@ import psutil
 from engarde.embedded import files, processes, remembered, session
 from engarde.embedded.errors import StartFailed
 from engarde.embedded.files import Lock
+from engarde.embedded.model import Model
 from engarde.embedded.paths import PROJECT_ROOT, DataDir
 from engarde.embedded.services.base import WITNESS, answers
 from engarde.embedded.supervisor import READY, Program, Supervisor, evidence
@@ -30,16 +31,20 @@ LEFTOVER_SECONDS = 8.0
 
 
 def web_command(port: int, workers: str) -> list[str]:
-    """Return the command that serves HTTP."""
+    """Return the command that serves HTTP and WebSockets."""
     where = ["--host", remembered.HOST, "--port", str(port)]
-    how = ["--workers", workers, "--blocking-threads", "8", "--no-ws", "--respawn-failed-workers"]
-    return [sys.executable, "-m", "granian", "--interface", "wsgi", *where, *how, "engarde.wsgi:application"]
+    how = ["--workers", workers, "--respawn-failed-workers"]
+    return [sys.executable, "-m", "granian", "--interface", "asginl", *where, *how, "engarde.asgi:application"]
 
 
 def worker_command() -> list[str]:
     """Return the command that carries tasks."""
-    queues = ["-Q", "default,documents,dr", "--prefetch-multiplier", "1"]
-    return [*_celery("worker"), "--concurrency", "2", *queues]
+    return _celery_worker("worker", "default,documents,dr")
+
+
+def generation_worker_command() -> list[str]:
+    """Return the command that carries generation's tasks: they wait for language models, and nobody shall wait for them."""
+    return _celery_worker("generation", "generation")
 
 
 def beat_command(schedule: Path) -> list[str]:
@@ -47,12 +52,18 @@ def beat_command(schedule: Path) -> list[str]:
     return [*_celery("beat"), "-s", str(schedule)]
 
 
+def _celery_worker(name: str, queues: str) -> list[str]:
+    # Under names of their own: two of one name on a host would answer for each other.
+    how = ["--concurrency", "2", "--prefetch-multiplier", "1"]
+    return [*_celery("worker"), "-n", f"{name}@%h", "-Q", queues, *how]
+
+
 def _celery(part: str) -> list[str]:
     return [sys.executable, "-m", "celery", "-A", "engarde", part, "--loglevel", "INFO"]
 
 
 class Platform:
-    """Web, worker and beat of one data directory."""
+    """Web, workers and beat of one data directory."""
 
     def __init__(self, data: DataDir, port: int, say: Callable[[str], None]) -> None:
         self._data = data
@@ -63,6 +74,7 @@ class Platform:
         self._announced = False
         self._supervisor = Supervisor(report=self._report)
         self._login: Mapping[str, str] = {}
+        self._model = Model(data, self._environ, say)
 
     def run(self) -> int:
         """Start everything, stay until Ctrl-C or SIGTERM, stop everything; return the exit code.
@@ -88,12 +100,12 @@ class Platform:
 
     def _run_on_services(self) -> None:
         services = session.needed(self._environ)
-        self._say(
-            f"Starting {', '.join(sorted(services))} ..." if services else "Using the services that are named ..."
-        )
-        with session.join(self._data.root, services, wait_for_end=True) as settings:
+        started = services | self._model.services
+        self._say(f"Starting {', '.join(sorted(started))} ..." if started else "Using the services that are named ...")
+        with session.join(self._data.root, services, optional=self._model.services, wait_for_end=True) as settings:
             try:
-                self._serve({**self._environ, **settings, session.JOINED: "joined"}, services)
+                model = self._model.settings()
+                self._serve({**self._environ, **settings, **model, session.JOINED: "joined"}, services)
             finally:
                 _ignore_signals()
                 self._say("Stopping ...")
@@ -111,6 +123,7 @@ class Platform:
             self._supervisor.tick()
             self._record()
             self._announce_when_ready(started)
+            self._model.watch()
             if self._announced and "" not in (now := self._witnesses(services)) and now != witnesses:
                 self._say("A service's data was lost; setting it up anew ...")
                 witnesses = now
@@ -163,6 +176,7 @@ class Platform:
         commands = {
             "web": web,
             "worker": worker_command(),
+            "generation": generation_worker_command(),
             "beat": beat_command(self._data.root / "celerybeat-schedule"),
         }
         for name, command in commands.items():
@@ -202,6 +216,7 @@ class Platform:
             f"  En Garde content storage runs on {url}\n"
             f"  Admin    {url}/admin/   {self._login.get('email', '')}   {self._login.get('password') or '(the password that you gave it)'}\n"
             f"  API docs {url}/api/docs\n"
+            f"  Model    {self._model.welcome()}\n"
             f"  Logs     {self._data.root / 'logs'}\n"
             "  Stop     Ctrl-C; the data stays\n"
         )

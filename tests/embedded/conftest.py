@@ -17,7 +17,16 @@ from engarde.embedded import daemon, session
 from engarde.embedded.paths import PROJECT_ROOT, DataDir
 
 MODULE = [sys.executable, "-m", "engarde.embedded"]
-NAMED_SERVICES = ("DATABASE_URL", "REDIS_URL", "ZERODB_API_KEY", "BIGQUERY_PROJECT_ID", "ENGARDE_EMBEDDED", "DATA_DIR")
+NAMED_SERVICES = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "ZERODB_API_KEY",
+    "BIGQUERY_PROJECT_ID",
+    "LOCAL_LLM_BASE_URL",
+    "EMBEDDED_LLM",
+    "ENGARDE_EMBEDDED",
+    "DATA_DIR",
+)
 T = TypeVar("T")
 
 

@@ -1,4 +1,4 @@
-"""`up` runs web, worker and beat, brings them back, and leaves nothing behind. The platform itself is played by stand-ins."""
+"""`up` runs web, workers and beat, brings them back, and leaves nothing behind. The platform itself is played by stand-ins."""
 
 import signal
 import subprocess
@@ -12,8 +12,9 @@ import pytest
 import requests
 
 from engarde.embedded import files, remembered
+from engarde.embedded.llm import MODEL, install
 from engarde.embedded.paths import PROJECT_ROOT
-from tests.embedded.conftest import eventually, plain_environment, processes_of
+from tests.embedded.conftest import eventually, plain_environment, processes_of, service_state
 
 MANAGE = """
 import pathlib, sys
@@ -21,10 +22,11 @@ pathlib.Path("commands").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 print('{"email": "staff@example.test", "password": "pw"}')
 """
 WEB = """
-import http.server, sys
+import http.server, os, sys
 class Live(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers()
+        self.wfile.write(os.environ.get("LOCAL_LLM_BASE_URL", "").encode())
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Live).serve_forever()
 """
 DRIVER = """
@@ -34,6 +36,7 @@ from engarde.embedded.paths import DataDir
 up.PROJECT_ROOT = pathlib.Path(sys.argv[1])
 up.web_command = lambda port, workers: [sys.executable, "web.py", str(port)]
 up.worker_command = lambda: [sys.executable, "-c", "import time; time.sleep(600)"]
+up.generation_worker_command = up.worker_command
 up.beat_command = lambda schedule: [sys.executable, "-c", "import time; time.sleep(600)"]
 say = lambda text: print(text, flush=True)
 sys.exit(up.Platform(DataDir.at(pathlib.Path(sys.argv[2])), int(sys.argv[3]), say).run())
@@ -50,13 +53,20 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start_up(project: Path, place: Path) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
+def start_up(project: Path, place: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     port = remembered.free_port()
     started = []
 
-    def start() -> "subprocess.Popen[str]":
+    def start(**variables: str) -> "subprocess.Popen[str]":
         environ = plain_environment(
-            PYTHONPATH=str(PROJECT_ROOT), DATABASE_URL="none", ZERODB_API_KEY="none", BIGQUERY_SYNC_ENABLED="false"
+            **{
+                "PYTHONPATH": str(PROJECT_ROOT),
+                "DATABASE_URL": "none",
+                "ZERODB_API_KEY": "none",
+                "BIGQUERY_SYNC_ENABLED": "false",
+                "EMBEDDED_LLM": "off",
+                **variables,
+            }
         )
         process = subprocess.Popen(
             [sys.executable, str(project / "driver.py"), str(project), str(place), str(port)],
@@ -97,6 +107,7 @@ def test_it_sets_up_serves_and_stops_cleanly(start_up, project, place):
     welcome = read_until(process, "Stop ")
     assert process.url in welcome
     assert "staff@example.test" in welcome
+    assert "EMBEDDED_LLM=off" in welcome
     assert requests.get(f"{process.url}/health/live", timeout=5).status_code == 200
     commands = (project / "commands").read_text().splitlines()
     assert [command.split()[0] for command in commands] == ["migrate", "setup_zerodb", "ensure_staff"], (
@@ -111,7 +122,7 @@ def test_it_sets_up_serves_and_stops_cleanly(start_up, project, place):
 def test_it_brings_a_killed_program_back_and_says_so(start_up, place):
     process = start_up()
     read_until(process, "Stop ")
-    for name in ("web", "worker", "beat"):
+    for name in ("web", "worker", "generation", "beat"):
         killed = running(place)[name]
         psutil.Process(killed).kill()
         eventually(partial(restarted, place, name, killed), seconds=5)
@@ -145,3 +156,20 @@ def test_it_runs_once_per_data_directory(start_up):
     process = start_up()
     read_until(process, "Stop ")
     assert start_up().wait(timeout=15) == 1
+
+
+@pytest.mark.skipif(not install.is_current(), reason="the local language model is not installed")
+def test_it_starts_a_language_model_and_outlives_it(start_up, place):
+    process = start_up(EMBEDDED_LLM="on")
+    assert MODEL in read_until(process, "Stop ")
+    where = requests.get(process.url, timeout=5).text
+    eventually(lambda: service_state(place, "llm"), seconds=20)
+    assert requests.get(f"{where}/models", timeout=5).json()["data"][0]["id"] == MODEL
+    killed = service_state(place, "llm")["pid"]
+    psutil.Process(killed).kill()
+    eventually(lambda: service_state(place, "llm").get("pid") not in (None, killed), seconds=20)
+    assert requests.get(f"{where}/models", timeout=5).ok
+    assert requests.get(process.url, timeout=5).ok
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=12) == 0
+    assert not processes_of(place)
