@@ -1,6 +1,6 @@
 """Writes: each is one PostgreSQL transaction that holds the metadata, the version, the document, the log and the quota."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -132,13 +132,54 @@ def create_content(
         StorageQuotaExceeded, GenerationQuotaExceeded: it does not fit; nothing is stored.
         ContentExists: `content_id` is taken.
     """
-    document_fields = {**EMPTY_FIELDS, **fields}
-    check_fields(document_fields)
     with named_conflicts(), tenant_scope(tenant_id):
-        document_fields["brand_id"], language = brand_of(tenant_id, fields.get("brand_id"))
+        [item] = write_new(
+            tenant_id=tenant_id, author_id=author_id, contents=[fields], now=now, ids=[content_id or uuid7()]
+        )
+        if last:
+            last(item)
+        usage = charging.charge(
+            tenant_id=tenant_id,
+            now=now,
+            added=[sized(item)],
+            reservation_id=reservation_id,
+            generated=int(generated),
+        )
+    return Written(item, usage)
+
+
+def write_new(
+    *,
+    tenant_id: UUID,
+    author_id: UUID | None,
+    contents: Sequence[Fields],
+    now: datetime,
+    ids: Sequence[UUID],
+) -> list[Item]:
+    """Inside the tenant's scope, write new items in a constant number of statements.
+
+    The caller charges the quota for them, last in its transaction, and names conflicts (`named_conflicts`).
+
+    Args:
+        contents: each document's fields; the missing ones are empty.
+        ids: one for each of them.
+
+    Raises:
+        Invalid: a brand or a media file is not the tenant's, or a scheduled item has no time.
+        TooLarge: a body is over CONTENT_MAX_BODY_BYTES.
+    """
+    brands: dict[Any, tuple[UUID, str]] = {}
+    drafts = []
+    for content_id, fields in zip(ids, contents, strict=True):
+        document_fields = {**EMPTY_FIELDS, **fields}
+        check_fields(document_fields)
+        wanted = fields.get("brand_id")
+        if wanted not in brands:
+            brands[wanted] = brand_of(tenant_id, wanted)
+        document_fields["brand_id"], language = brands[wanted]
         text, sha256 = documents.encode(document_fields)
         row = ContentItem(
-            id=content_id or uuid7(),
+            id=content_id,
             tenant_id=tenant_id,
             author_id=author_id,
             version=1,
@@ -146,20 +187,9 @@ def create_content(
             updated_at=now,
             **writing.columns_of(document_fields, sha256),
         )
-        draft = Draft(
-            row, ChangeType.CREATE, None, FoundDocument(text, "spool"), language, changed=tuple(document_fields)
-        )
-        [item] = writing.write(tenant_id=tenant_id, author_id=author_id, drafts=[draft], columns=(), now=now)
-        if last:
-            last(item)
-        usage = charging.charge(
-            tenant_id=tenant_id,
-            now=now,
-            added=[sized(row)],
-            reservation_id=reservation_id,
-            generated=int(generated),
-        )
-    return Written(item, usage)
+        document = FoundDocument(text, "spool")
+        drafts.append(Draft(row, ChangeType.CREATE, None, document, language, changed=tuple(document_fields)))
+    return writing.write(tenant_id=tenant_id, author_id=author_id, drafts=drafts, columns=(), now=now)
 
 
 def update_content(

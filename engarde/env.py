@@ -1,8 +1,10 @@
 """Settings from the environment: `NAME`, or for secrets `NAME_FILE` naming a file that holds the value."""
 
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -20,6 +22,13 @@ FROM_FILES = (
     "BIGQUERY_PROJECT_ID",
     "BIGQUERY_CREDENTIALS_JSON",
     "EMAIL_URL",
+    "OPENAI_API_KEY",
+    "ANTHROPIC_API_KEY",
+    "GOOGLE_API_KEY",
+    "DEEPSEEK_API_KEY",
+    "QWEN_API_KEY",
+    "META_LLAMA_API_KEY",
+    "LOCAL_LLM_API_KEY",
 )
 
 
@@ -41,6 +50,21 @@ def _read(name: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ImproperlyConfigured(f"{name} names {path}, which cannot be read: {error}") from error
+
+
+def json_object(env: environ.Env, name: str) -> dict[str, Any]:
+    """Return a setting that is a JSON object; empty when it is not given.
+
+    Raises:
+        ImproperlyConfigured: it is something else.
+    """
+    try:
+        found = json.loads(env.str(name, "") or "{}")
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ImproperlyConfigured(f"{name} has to be a JSON object.")
+    return found
 
 
 CLIENTS = {"s3": ("boto3", "boto3"), "gcs": ("google.cloud.storage", "google-cloud-storage")}

@@ -51,7 +51,9 @@ INSTALLED_APPS = [
     "engarde.accounts",
     "quotas",
     "content",
+    "generation",
     "dr",
+    "channels",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -84,6 +86,7 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "engarde.urls"
 WSGI_APPLICATION = "engarde.wsgi.application"
+ASGI_APPLICATION = "engarde.asgi.application"
 APPEND_SLASH = False  # Both spellings of every address are routed, so nothing is redirected.
 
 TEMPLATES = [
@@ -99,6 +102,8 @@ TEMPLATES = [
         },
     },
 ]
+
+WEB_THREADS = env.int("WEB_THREADS", 16)  # a process; calls that generate take at most GENERATE_CONCURRENCY of them
 
 # PostgreSQL: the tier that decides
 
@@ -122,12 +127,23 @@ THROTTLE_LOGIN = env.str("THROTTLE_LOGIN", "20/min")
 THROTTLE_TENANT = env.str("THROTTLE_TENANT", "200/s")
 THROTTLE_KEY_PREFIX = env.str("THROTTLE_KEY_PREFIX", "engarde")
 
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_connect_timeout": 2}], "prefix": "engarde-ws"},
+    }
+}
+
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_TIME_LIMIT = 600
 CELERY_TASK_DEFAULT_QUEUE = "default"
-CELERY_TASK_ROUTES = {"content.*": {"queue": "documents"}, "dr.*": {"queue": "dr"}}
+CELERY_TASK_ROUTES = {
+    "content.*": {"queue": "documents"},
+    "generation.run_shard": {"queue": "generation"},
+    "dr.*": {"queue": "dr"},
+}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 5,
@@ -166,6 +182,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": crontab(hour="4", minute="10"),
         "options": {"expires": 3600},
     },
+    "go on with jobs that no worker has in hand": _sweep("generation.dispatch", timedelta(seconds=5)),
     "send mail that no wake-up reached": _sweep("accounts.send_mail", timedelta(seconds=30)),
     "remove media bytes that nothing needs": _sweep("content.sweep_media", timedelta(hours=1)),
     "drop spent sessions": _sweep("accounts.drop_spent_sessions", timedelta(hours=1)),
@@ -273,6 +290,49 @@ STORAGES = {
     "media": MEDIA_STORAGES[MEDIA_STORAGE],
 }
 
+# Generation: keys of the platform's own, where models are reached, and bounds
+
+LLM_BASE_URLS = {
+    "openai": env.str("OPENAI_BASE_URL", "https://api.openai.com/v1"),
+    "anthropic": env.str("ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
+    "google": env.str("GOOGLE_BASE_URL", "https://generativelanguage.googleapis.com/v1beta/openai"),
+    "deepseek": env.str("DEEPSEEK_BASE_URL", "https://api.deepseek.com"),
+    "qwen": env.str("QWEN_BASE_URL", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
+    "meta_llama": env.str("META_LLAMA_BASE_URL", "https://api.llama.com/compat/v1"),
+    "local": env.str("LOCAL_LLM_BASE_URL", ""),
+}
+LLM_PLATFORM_KEYS = {
+    "openai": env.str("OPENAI_API_KEY", ""),
+    "anthropic": env.str("ANTHROPIC_API_KEY", ""),
+    "google": env.str("GOOGLE_API_KEY", ""),
+    "deepseek": env.str("DEEPSEEK_API_KEY", ""),
+    "qwen": env.str("QWEN_API_KEY", ""),
+    "meta_llama": env.str("META_LLAMA_API_KEY", ""),
+    "local": env.str("LOCAL_LLM_API_KEY", ""),
+}
+LLM_DEFAULT_MODELS = {
+    "openai": env.str("OPENAI_MODEL", "gpt-5-mini"),
+    "anthropic": env.str("ANTHROPIC_MODEL", "claude-haiku-4-5"),
+    "google": env.str("GOOGLE_MODEL", "gemini-2.5-flash"),
+    "deepseek": env.str("DEEPSEEK_MODEL", "deepseek-chat"),
+    "qwen": env.str("QWEN_MODEL", "qwen-plus"),
+    "meta_llama": env.str("META_LLAMA_MODEL", "Llama-4-Maverick-17B-128E-Instruct-FP8"),
+    "local": env.str("LOCAL_LLM_MODEL", ""),  # the first that the server lists
+}
+LLM_PRICES = environment.json_object(env, "LLM_PRICES")  # {"provider/model": [USD per million in, out]}
+GENERATE_CONCURRENCY = env.int("GENERATE_CONCURRENCY", 6)
+GENERATE_TIMEOUT_SECONDS = env.float("GENERATE_TIMEOUT_SECONDS", 60)
+GENERATION_CALL_TIMEOUT_SECONDS = env.float("GENERATION_CALL_TIMEOUT_SECONDS", 120)
+GENERATION_MAX_ATTEMPTS = env.int("GENERATION_MAX_ATTEMPTS", 5)
+GENERATION_MAX_TOKENS = env.int("GENERATION_MAX_TOKENS", 2048)
+GENERATION_SHARDS = env.int("GENERATION_SHARDS", 2)
+GENERATION_SLICE_SECONDS = env.float("GENERATION_SLICE_SECONDS", 60)
+GENERATION_LEASE_SECONDS = env.float("GENERATION_LEASE_SECONDS", 30)
+GENERATION_JOBS_PER_TENANT = env.int("GENERATION_JOBS_PER_TENANT", 5)
+GENERATION_UNFINISHED_JOBS_PER_TENANT = env.int("GENERATION_UNFINISHED_JOBS_PER_TENANT", 100)
+GENERATION_PAUSE_AFTER_429_SECONDS = env.float("GENERATION_PAUSE_AFTER_429_SECONDS", 30 * 60)
+GENERATION_RETRY_SECONDS = env.float("GENERATION_RETRY_SECONDS", 2)
+
 # BigQuery: the backup
 
 BIGQUERY_PROJECT_ID = env.str("BIGQUERY_PROJECT_ID", "")
@@ -344,6 +404,10 @@ SPECTACULAR_SETTINGS = {
         "FileTypeEnum": "content.models.FileType",
         "ChangeTypeEnum": "content.models.ChangeType",
         "MemberStatusEnum": ["active", "invited"],
+        "JobStatusEnum": "generation.models.JobStatus",
+        "JobItemStatusEnum": "generation.models.ItemStatus",
+        "LLMKeyStatusEnum": "generation.models.KeyStatus",
+        "ProviderEnum": "generation.models.Provider",
     },
 }
 # The admin
@@ -383,6 +447,14 @@ UNFOLD: dict[str, Any] = {
                     _page("Alert targets", "campaign", "quotas_alerttarget"),
                     _page("Reservations", "hourglass_top", "quotas_reservation"),
                     _page("Reconciliations", "balance", "quotas_reconciliation"),
+                ],
+            },
+            {
+                "title": "Generation",
+                "items": [
+                    _page("Jobs", "auto_awesome", "generation_job"),
+                    _page("Provider keys", "vpn_key", "generation_llmkey"),
+                    _page("Key events", "history", "generation_llmkeyevent"),
                 ],
             },
             {

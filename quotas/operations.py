@@ -81,7 +81,9 @@ def create_tenant(
         QuotaUsage.objects.create(
             tenant=tenant, plan=plan, storage_limit_override=storage_limit, override_reason=reason
         )
-        _, text = account_operations.insert_api_key(tenant_id=tenant.id, name="First key", scopes=ALL_SCOPES)
+        _, text = account_operations.insert_api_key(
+            tenant_id=tenant.id, name="First key", scopes=ALL_SCOPES, created_by=owner.id
+        )
     return NewTenant(tenant=tenant, brand=brand, owner=owner, api_key=text)
 
 

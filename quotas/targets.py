@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 
 from engarde.common import encryption, wake
@@ -13,6 +14,8 @@ from quotas import notifier
 from quotas.alerts import SENDER
 from quotas.models import AlertDelivery, AlertTarget
 from quotas.reservations import lock_usage
+
+log = structlog.get_logger(__name__)
 
 Found = tuple[AlertTarget, AlertDelivery | None]
 
@@ -52,6 +55,24 @@ def _require_place(tenant_id: UUID) -> None:
     lock_usage(tenant_id=tenant_id)
     if AlertTarget.objects.filter(tenant_id=tenant_id).count() >= most:
         raise TooManyTargets(f"A tenant may have {most} alert targets; remove one first.")
+
+
+def renew_addresses(*, tenant_id: UUID) -> int:
+    """Encrypt the addresses of a tenant's targets under the newest key and return of how many.
+
+    One that no key reads is left and logged.
+    """
+    renewed = 0
+    with tenant_scope(tenant_id):
+        for target in AlertTarget.objects.select_for_update(no_key=True).filter(tenant_id=tenant_id).order_by("id"):
+            try:
+                target.url = encryption.renew(target.url)
+            except encryption.Unreadable as error:
+                log.error("an alert target's address cannot be renewed", target_id=str(target.id), error=str(error))
+                continue
+            target.save(update_fields=["url"])
+            renewed += 1
+    return renewed
 
 
 def list_targets(*, tenant_id: UUID, page: int, size: int) -> Page[Found]:

@@ -21,6 +21,10 @@ class Event(models.TextChoices):
     ARCHIVED = "content.archived"
     DELETED = "content.deleted"
     RESTORED = "content.restored"
+    GENERATION_COMPLETED = "generation.completed"
+    GENERATION_FAILED = "generation.failed"
+    GENERATION_CANCELLED = "generation.cancelled"
+    GENERATION_PAUSED = "generation.paused"
 
 
 TEST_EVENT = "webhook.test"  # sent when somebody asks for it, to one webhook
@@ -60,7 +64,7 @@ class Webhook(models.Model):
 class Delivery(models.Model):
     """A message for a webhook, written by a trigger in the transaction of the version that it tells of.
 
-    A test message tells of no version. While it is being sent, `next_attempt_at` is the end of the sender's lease.
+    A test message tells of no version, nor does one that a higher room announced, which brings what it tells. While it is being sent, `next_attempt_at` is the end of the sender's lease.
     """
 
     class Status(models.TextChoices):
@@ -76,6 +80,7 @@ class Delivery(models.Model):
     event = models.CharField(max_length=30, choices=Event.choices)
     content_id = models.UUIDField(null=True)
     version = models.PositiveIntegerField(null=True)
+    data = models.JSONField(null=True, help_text="What is told, where it is no version of an item.")
     occurred_at = models.DateTimeField()
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING, db_default="pending")
     attempts = models.PositiveIntegerField(default=0, db_default=0)

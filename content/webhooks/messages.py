@@ -95,7 +95,7 @@ def _message(
     payload = {
         "type": delivery.event,
         "timestamp": delivery.occurred_at,
-        "data": _test_data(delivery) if is_test else _data(delivery, item, version),
+        "data": delivery.data or (_test_data(delivery) if is_test else _data(delivery, item, version)),
     }
     return Message(
         delivery_id=delivery.id,

@@ -10,10 +10,9 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
-from content.models import Delivery, Webhook
+from content.models import Delivery, Event, Webhook
 from content.models.webhooks import TEST_EVENT
 from content.webhooks import messages
-from engarde.accounts import queries as account_queries
 from engarde.common import addresses, encryption, wake
 from engarde.common.problems import Invalid, NotFound, Problem
 from engarde.common.scopes import system_scope, tenant_scope
@@ -150,21 +149,44 @@ def replay(*, tenant_id: UUID, webhook_id: UUID, delivery_id: UUID, now: datetim
     return delivery
 
 
+def announce(*, tenant_id: UUID, event: Event, data: Mapping[str, Any], occurred_at: datetime) -> None:
+    """Inside the tenant's scope, have its webhooks told of something that is no version of an item.
+
+    Args:
+        data: JSON values; what the message's `data` will be.
+    """
+    # Locked against deletion, as in the trigger: the foreign key is checked at the commit.
+    hooks = Webhook.objects.select_for_update(no_key=True).filter(tenant_id=tenant_id, is_active=True)
+    told = [hook for hook in hooks.order_by("id") if not hook.events or event in hook.events]
+    Delivery.objects.bulk_create(
+        [
+            Delivery(
+                tenant_id=tenant_id,
+                webhook=hook,
+                event=event,
+                data=data,
+                occurred_at=occurred_at,
+                next_attempt_at=occurred_at,
+                created_at=occurred_at,
+            )
+            for hook in told
+        ]
+    )
+    if told:
+        wake.after_commit(SEND_TASK)
+
+
 def give_up_pending(*, webhook_id: UUID, reason: str, now: datetime) -> None:
     """Inside a scope, with the webhook's row locked, let all its pending deliveries fail, but for tests."""
     pending = Delivery.objects.filter(~Q(event=TEST_EVENT), webhook_id=webhook_id, status=Delivery.Status.PENDING)
     pending.update(status=Delivery.Status.FAILED, last_error=reason, finished_at=now)
 
 
-def renew_secrets() -> int:
-    """Encrypt all webhooks' secrets under the newest key and return of how many; one that no key reads is left and logged.
+def renew_secrets(*, tenant_id: UUID) -> int:
+    """Encrypt a tenant's webhook secrets under the newest key and return of how many webhooks.
 
-    After this the older keys of ENCRYPTION_KEYS are not needed for webhooks any more.
+    One that no key reads is left and logged. After this the older keys of ENCRYPTION_KEYS are not needed for it any more.
     """
-    return sum(_renew_secrets_of(tenant_id) for tenant_id in account_queries.tenant_ids())
-
-
-def _renew_secrets_of(tenant_id: UUID) -> int:
     renewed = 0
     with tenant_scope(tenant_id):
         for webhook in Webhook.objects.select_for_update(no_key=True).filter(tenant_id=tenant_id).order_by("id"):

@@ -24,6 +24,7 @@ SUBJECTS = {
     Mail.Kind.MEMBERSHIP: "You are invited to {tenant} on En Garde",
     Mail.Kind.PASSWORD_RESET: "Set a new password for En Garde",
     Mail.Kind.WEBHOOK_DISABLED: "A webhook of {tenant} was switched off",
+    Mail.Kind.GENERATION_ENDED: "A generation job of {tenant}: {headline}",
 }
 
 
@@ -79,7 +80,9 @@ def _message(mail: Mail) -> EmailMessage:
         "tenant": mail.tenant_name,
         "link": link,
         "public_url": settings.PUBLIC_URL,
+        "details": mail.details,
     }
-    subject = SUBJECTS[Mail.Kind(mail.kind)].format(tenant=" ".join(mail.tenant_name.split()))
+    headline = mail.details.get("headline", "")
+    subject = SUBJECTS[Mail.Kind(mail.kind)].format(tenant=" ".join(mail.tenant_name.split()), headline=headline)
     text = render_to_string(f"accounts/mail/{mail.kind}.txt", context)
     return EmailMessage(subject, text, to=[mail.user.email])

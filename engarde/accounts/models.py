@@ -183,11 +183,13 @@ class Mail(models.Model):
         MEMBERSHIP = "membership"
         PASSWORD_RESET = "password_reset"  # noqa: S105 -- the name of a mail
         WEBHOOK_DISABLED = "webhook_disabled"
+        GENERATION_ENDED = "generation_ended"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(User, models.CASCADE)
     kind = models.CharField(max_length=20, choices=Kind.choices)
     tenant_name = models.CharField(max_length=200, blank=True, default="")
+    details = models.JSONField(default=dict, db_default={}, help_text="What the text tells, for its template.")
     attempts = models.PositiveSmallIntegerField(default=0)
     next_attempt_at = models.DateTimeField(db_default=Now(), db_index=True)
     created_at = models.DateTimeField(db_default=Now())

@@ -1,6 +1,6 @@
 """Writes: logins, passwords, members, brands and API keys, one transaction each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -555,6 +555,22 @@ def mail_owners(*, tenant_id: UUID, kind: Mail.Kind) -> None:
         _send(membership.user, kind, tenant_name=membership.tenant.name)
 
 
-def _send(user: User, kind: str, *, tenant_name: str = "") -> None:
-    Mail.objects.create(user=user, kind=kind, tenant_name=tenant_name)
+def mail_member(*, tenant_id: UUID, member_id: UUID, kind: Mail.Kind, details: Mapping[str, Any]) -> None:
+    """Inside a scope, have a mail sent to a member of a tenant, or to whoever made an API key of it.
+
+    Nobody is told when that person is no active member any more.
+
+    Args:
+        member_id: a person's or an API key's id.
+        details: JSON values for the text; `headline` for the subject.
+    """
+    maker = ApiKey.objects.filter(tenant_id=tenant_id, id=member_id).values_list("created_by", flat=True).first()
+    members = Membership.objects.filter(tenant_id=tenant_id, accepted_at__isnull=False, user__is_active=True)
+    membership = members.select_related("user", "tenant").filter(user_id=maker or member_id).first()
+    if membership:
+        _send(membership.user, kind, tenant_name=membership.tenant.name, details=details)
+
+
+def _send(user: User, kind: str, *, tenant_name: str = "", details: Mapping[str, Any] | None = None) -> None:
+    Mail.objects.create(user=user, kind=kind, tenant_name=tenant_name, details=dict(details or {}))
     wake.after_commit("accounts.send_mail")

@@ -10,7 +10,7 @@ from engarde.common.problems import Forbidden
 
 
 class HasScope(BasePermission):
-    """Lets a caller in who has the scope that the view's `scopes` names for the method, in a tenant.
+    """Lets a caller in who has the scope that the view's `scopes` names for the method, or one of several, in a tenant.
 
     A view without `scopes` for a method needs an authenticated caller only.
     """
@@ -29,8 +29,9 @@ class HasScope(BasePermission):
         if needed is None:
             return True
         user.require_tenant()
-        if needed not in user.scopes:
-            raise Forbidden(f"This needs the scope {needed}, which your role or API key does not have.")
+        any_of = (needed,) if isinstance(needed, str) else needed
+        if user.scopes.isdisjoint(any_of):
+            raise Forbidden(f"This needs the scope {' or '.join(any_of)}, which your role or API key does not have.")
         return True
 
 

@@ -11,7 +11,7 @@ from django.db.models import Model, Q, QuerySet
 
 from engarde.accounts import api_keys
 from engarde.accounts.models import ApiKey, Brand, Membership, Session, Tenant, User
-from engarde.accounts.principal import MembershipInfo
+from engarde.accounts.principal import MembershipInfo, Principal
 from engarde.accounts.roles import Role
 from engarde.common.paging import Page
 from engarde.common.problems import NotFound
@@ -80,6 +80,21 @@ def _matches(key: ApiKey, text: str, now: datetime) -> bool:
         return True
     overlaps = key.previous_hash is not None and key.previous_expires_at is not None and key.previous_expires_at > now
     return overlaps and secrets.compare_digest(bytes(key.previous_hash or b""), digest)
+
+
+def is_still_let_in(*, principal: Principal, tenant_id: UUID, now: datetime) -> bool:
+    """Tell whether somebody who was let in earlier would still be: the login or key is live, the membership there.
+
+    An access token's own expiry does not count: what is open stays open as long as the login.
+    """
+    with tenant_scope(tenant_id):
+        if principal.session_id is None:
+            unexpired = Q(expires_at=None) | Q(expires_at__gt=now)
+            return ApiKey.objects.filter(unexpired, tenant_id=tenant_id, id=principal.id, revoked_at=None).exists()
+        is_member = Membership.objects.filter(
+            tenant_id=tenant_id, user_id=principal.id, accepted_at__isnull=False
+        ).exists()
+    return is_member and live_session(session_id=principal.session_id, user_id=principal.id, now=now) is not None
 
 
 def find_tenant(*, tenant_id: UUID) -> Tenant | None:

@@ -6,6 +6,7 @@ always derived from SECRET_KEY, so that without the setting there is one, and se
 
 from base64 import urlsafe_b64encode
 from functools import cache
+from hashlib import sha256
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -45,6 +46,13 @@ def renew(token: str) -> str:
         return _ring().rotate(token.encode()).decode("ascii")
     except InvalidToken as error:
         raise Unreadable("no key of ENCRYPTION_KEYS reads this secret") from error
+
+
+def newest_key_id() -> str:
+    """Return a name of the key that encrypts now, from which the key cannot be told."""
+    keys = settings.ENCRYPTION_KEYS
+    newest = keys[0] if keys else _derived(settings.SECRET_KEY).decode("ascii")
+    return sha256(newest.encode()).hexdigest()[:16]
 
 
 def _ring() -> MultiFernet:

@@ -7,16 +7,17 @@ from django.utils import timezone
 
 from quotas import operations as quota_operations
 from quotas.operations import NewTenant
-from tests.bench import http_rows, quota_rows, scale_rows
+from tests.bench import generation_rows, http_rows, quota_rows, scale_rows
 from tests.bench.measure import Row
 from tests.bench.server import carriers, serving
+from tests.providers import Provider as Stranger
 
 Group = Callable[[], Iterable[Row]]
 
 
 def all_groups(items: int) -> dict[str, Group]:
     """Return every group by name; `items` is the size of the large tenant."""
-    return {"http": http, "quota": quota, "large": partial(large, items)}
+    return {"http": http, "quota": quota, "generation": generation, "large": partial(large, items)}
 
 
 def large(items: int) -> Iterator[Row]:
@@ -49,6 +50,14 @@ def quota() -> Iterator[Row]:
         yield from quota_rows.check(client, our_id)
         keys = [new_tenant().api_key for _ in range(quota_rows.CLIENTS)]
         yield from quota_rows.one_tenant_or_many(stranger, keys)
+
+
+def generation() -> Iterator[Row]:
+    """Measure jobs by two workers, at a provider of our own that takes its time."""
+    with Stranger() as stranger, generation_rows.reaching(stranger.url), generation_rows.workers(stranger.url):
+        tenant = new_tenant()
+        yield from generation_rows.batches(stranger, tenant)
+        yield from generation_rows.limited(stranger, tenant)
 
 
 def new_tenant() -> NewTenant:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from random import randrange
 from typing import Any
 from unittest import mock
 from uuid import UUID, uuid4
@@ -29,6 +30,7 @@ from engarde.common.checks import check_database_role, check_row_security
 from engarde.common.constraints import RowSecurity
 from engarde.common.models import IdempotencyKey
 from engarde.common.scopes import ScopeError, system_scope, tenant_scope
+from generation.models import Job, JobEvent, JobItem, LLMKey, LLMKeyEvent
 from quotas.models import Alert, AlertDelivery, AlertTarget, DailyUsage, Drift, MonthlyGeneration, Reservation
 from tests.people import Person
 
@@ -211,8 +213,35 @@ def fill_every_table(person: Person) -> dict[str, UUID]:
         SpooledRecord.objects.filter(collection="content_media_files", key=str(media.id)).delete()
         other_brand = Brand.objects.create(**tenant, name="another brand")
     columns = {"content_id": item_id, "blob_id": blob.id, "media_id": media.id, "webhook_id": hook.id}
-    columns |= fill_quotas(person, now)
+    columns |= fill_quotas(person, now) | fill_generation(person, now)
     return {"brand_id": other_brand.id, **columns}
+
+
+def fill_generation(person: Person, now: datetime) -> dict[str, UUID]:
+    """Give a tenant a row in each table of generation."""
+    tenant: dict[str, Any] = {"tenant_id": person.tenant_id}
+    key = {"provider": "openai", "last4": "last", "status": "unchecked"}
+    place = {"index": randrange(10**9)}
+    with tenant_scope(person.tenant_id):
+        LLMKey.objects.update_or_create(**tenant, **key, defaults={"secret": "", "master_key_id": ""})
+        LLMKeyEvent.objects.create(**tenant, **key, action="stored")
+        job = Job.objects.create(
+            **tenant,
+            brand_id=person.brand_id,
+            created_by=person.user_id,
+            status="cancelled",
+            content_type="post",
+            target_count=1,
+            concurrency=1,
+            provider="openai",
+            model="",
+            params={},
+            estimated_item_bytes=1,
+            created_at=now,
+        )
+        JobItem.objects.create(**tenant, **place, job=job, status="cancelled")
+        JobEvent.objects.create(**tenant, **place, job=job, seq=place["index"], status="failed")
+    return {"job_id": job.id}
 
 
 def fill_quotas(person: Person, now: datetime) -> dict[str, UUID]:

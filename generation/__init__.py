@@ -1,0 +1,1 @@
+"""AI generation: provider keys, single texts, jobs of thousands, and their progress."""

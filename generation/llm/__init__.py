@@ -1,0 +1,1 @@
+"""The text-generator port and its adapters; `registry` makes one for a provider."""

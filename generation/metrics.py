@@ -1,0 +1,16 @@
+"""What this process counts for Prometheus; nothing here names a tenant."""
+
+from prometheus_client import Counter, Histogram
+
+CALLS = Counter("engarde_llm_calls_total", "Calls of models by outcome.", ["provider", "outcome"])
+SECONDS = Histogram(
+    "engarde_llm_call_seconds",
+    "Time that texts took, re-asks included.",
+    ["provider"],
+    buckets=(0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120),
+)
+TOKENS = Counter("engarde_llm_tokens_total", "Tokens that were used.", ["provider", "direction"])
+COST = Counter("engarde_llm_cost_usd_total", "What calls cost by list price, in USD.", ["provider"])
+ITEMS = Counter("engarde_generation_items_total", "Items of jobs that finished.", ["status"])
+JOBS = Counter("engarde_generation_jobs_total", "Jobs that ended, by status.", ["status"])
+PAUSED = Counter("engarde_generation_jobs_paused_total", "Jobs that were paused, by reason.", ["code"])
