@@ -12,7 +12,7 @@ help: ## list the targets
 up: $(VENV)/.installed ## run the whole platform on http://127.0.0.1:8000, or on another port with PORT=8001
 	@exec $(BIN)/python -m engarde.embedded up
 
-demo: $(VENV)/.installed ## the main job end to end: write, back up, lose the document store, restore, verify
+demo: $(VENV)/.installed ## the main job end to end: write, generate, back up, lose the document store, restore, verify
 	@exec $(BIN)/python -m engarde.embedded.demo
 
 test: $(VENV)/.installed-dev ## run the test suite at small size

@@ -1,7 +1,7 @@
 """`make demo`: the main job, end to end, as a user would do it: HTTP calls and management commands, real services.
 
-A tenant, a few hundred real documents, all of them read back and backed up; then the document store's data is destroyed,
-reads still answer from the backup, everything is restored and verified byte for byte.
+A tenant, a few hundred real documents, all of them read back, a few texts generated on the local model, all of it backed up; then
+the document store's data is destroyed, reads still answer from the backup, everything is restored and verified byte for byte.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from uuid import uuid4
 import psutil
 import requests
 from tqdm import tqdm
+from websockets.sync.client import connect
 
 from engarde.embedded import session
 from engarde.embedded.paths import PROJECT_ROOT, DataDir
@@ -30,6 +31,10 @@ from engarde.embedded.up import DEFAULT_PORT
 
 DOCUMENTS = 300
 LARGEST_DOCUMENT = 256 * 1024
+TEXTS = 8
+TOPICS = ["fresh bread", "a garden in spring", "a repaired bicycle", "tea on a rainy day"]
+GENERATION_SECONDS = 300.0
+NO_MODEL = {"llm_not_configured", "llm_unavailable"}
 READERS = 4
 START_SECONDS = 120.0
 CATCH_UP_SECONDS = 120.0
@@ -59,6 +64,7 @@ class Demo:
         self._step("A tenant with an owner, a brand and an API key", self._make_tenant)
         imported = self._step("Real documents become content", self._import)
         self._step("Every document comes back over HTTP as it was sent", lambda: self._read_all({"spool", "zerodb"}))
+        generated = self._step("A batch is written by the local model, watched over the WebSocket", self._generate)
         rpo = self._step("All three tiers have caught up", self._catch_up)
         self._step("PostgreSQL, ZeroDB and BigQuery agree", self._verify)
         self._step("DISASTER: ZeroDB's data is destroyed", self._destroy_document_store)
@@ -74,6 +80,7 @@ class Demo:
             "items": len(self.sent),
             "bytes": imported["bytes"],
             "import_items_per_second": imported["items_per_second"],
+            "generated": generated,
             "lost": 0,
             "mismatched": 0,
             "rto_seconds": round(rto, 2),
@@ -132,6 +139,43 @@ class Demo:
                 expect(body == self.sent[item["id"]], f"item {item['id']} is not what was sent")
                 tier = item["storage"]["tier"]
                 expect(tier in tiers, f"item {item['id']} came from {tier}, not from {' or '.join(tiers)}")
+
+    def _generate(self) -> int:
+        """Run a job on the local model, with a progress bar, and return how many texts it wrote; 0 where there is no model."""
+        params = {"prompt_template": "Write a friendly post about {topic}.", "topics": TOPICS, "length": "short"}
+        wanted = {"content_type": "post", "target_count": TEXTS, "provider": "local", "max_tokens": 600}
+        body = {**wanted, "generation_params": params}
+        answer = self.http.post(f"{self.url}/api/content/generate-batch", json=body, timeout=60)
+        if answer.status_code != 202 and answer.json()["code"] in NO_MODEL:
+            say(f"    left out: {answer.json()['detail']}")
+            return 0
+        expect(answer.status_code == 202, f"the job was not queued: {answer.text[:300]}")
+        job = self._watch(answer.json()["job_id"])
+        expect(job["progress"] + job["failed"] == TEXTS, f"the job ended as {job['status']}: {job['error_message']}")
+        expect(job["progress"] > 0, f"not one text was written: {job['errors']}")
+        texts = {item_id: self._get(f"/api/content/{item_id}") for item_id in job["generated_content_ids"]}
+        for item_id, item in texts.items():
+            self.sent[item_id] = hashlib.sha256(item["body"].encode()).hexdigest()
+        first = " ".join(next(iter(texts.values()))["body"].split())
+        say(f"    {job['progress']} written, {job['failed']} failed; the first: {first[:100]}")
+        return int(job["progress"])
+
+    def _watch(self, job_id: str) -> dict[str, Any]:
+        """Show a job's progress as its WebSocket tells it, and return the job as it ended."""
+        address = f"{self.url.replace('http', 'ws', 1)}/ws/generation-jobs/{job_id}?after=0"
+        headers = {"X-API-Key": str(self.http.headers["X-API-Key"])}
+        deadline = time.monotonic() + GENERATION_SECONDS
+        with (
+            connect(address, additional_headers=headers) as line,
+            tqdm(total=TEXTS, desc="    write", unit="text") as bar,
+        ):
+            for message in line:
+                told = json.loads(message)
+                bar.update(told["type"] == "item")
+                if told["type"] == "done":
+                    return dict(told)
+                expect(time.monotonic() < deadline, "the job did not end")
+        raise DemoFailed("the WebSocket ended before the job did")
 
     def _catch_up(self) -> float:
         """Wait until no document is only spooled and none not backed up; return the longest wait for the backup, in seconds."""

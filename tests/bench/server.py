@@ -23,8 +23,8 @@ def serving(**variables: str) -> Iterator["Client"]:
     """Serve the platform and the baseline, throttles off, and yield a client without credentials."""
     port = remembered.free_port()
     where = ["--host", remembered.HOST, "--port", str(port)]
-    how = ["--workers", WORKERS, "--blocking-threads", "8", "--no-ws", "--log-level", "error"]
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", *where, *how, "tests.bench.wsgi:application"]
+    how = ["--workers", WORKERS, "--log-level", "error"]
+    command = [sys.executable, "-m", "granian", "--interface", "asginl", *where, *how, "tests.bench.asgi:application"]
     environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.bench.settings", "LOG_LEVEL": "ERROR", **variables}
     process = subprocess.Popen(command, env=environ, start_new_session=True)
     try:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ class Platform:
     data: Path
     port: int
     process: "subprocess.Popen[bytes] | None" = field(default=None)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -43,7 +44,8 @@ class Platform:
 
     @property
     def environment(self) -> dict[str, str]:
-        return plain_environment(DATA_DIR=str(self.data), THROTTLE_TENANT="off", THROTTLE_LOGIN="off")
+        throttles = {"THROTTLE_TENANT": "off", "THROTTLE_LOGIN": "off"}
+        return plain_environment(DATA_DIR=str(self.data), **throttles, **self.variables)
 
     def start(self) -> None:
         """Start it and wait until it serves."""
@@ -90,8 +92,8 @@ class Platform:
         )
 
     def pids(self, part: str) -> Sequence[int]:
-        """Return the processes of web, worker, beat, or an embedded service, the leader first."""
-        if part in {"web", "worker", "beat"}:
+        """Return the leading process of web, worker, generation, beat, or an embedded service."""
+        if part in {"web", "worker", "generation", "beat"}:
             return [json.loads((self.data / "run" / "platform.json").read_text())[part][0]]
         return [self.service(part)["pid"]]
 
