@@ -29,6 +29,8 @@ from engarde.celery import app as celery_app
 from engarde.common import json, problems
 from engarde.common import redis as redis_client
 from engarde.common.scopes import system_scope
+from generation import queries as generation_queries
+from generation.models import UNFINISHED
 from quotas import queries as quota_queries
 
 log = structlog.get_logger(__name__)
@@ -266,9 +268,25 @@ def _quota_gauges() -> Sequence[Metric]:
     return [GaugeMetricFamily(f"engarde_quota_{name}", text, value) for name, (text, value) in gauges.items()]
 
 
+def _generation_gauges() -> Sequence[Metric]:
+    """Return how many jobs and items of generation wait or are in hand."""
+    state = generation_queries.platform_state()
+    jobs = GaugeMetricFamily("engarde_generation_unfinished_jobs", "Jobs that have not ended.", labels=["status"])
+    for status in UNFINISHED:
+        jobs.add_metric([status], state.jobs.get(status, 0))
+    waited = "How long the oldest job has waited for its first item."
+    return [
+        jobs,
+        GaugeMetricFamily("engarde_generation_items_waiting", "Items that nobody has in hand.", state.items_waiting),
+        GaugeMetricFamily("engarde_generation_items_in_hand", "Items that workers have in hand.", state.items_in_hand),
+        GaugeMetricFamily("engarde_generation_oldest_seconds", waited, state.oldest_seconds),
+    ]
+
+
 _from_database = CollectorRegistry(auto_describe=False)
 _from_database.register(DatabaseGauges("backlog", _backlog_gauges))
 _from_database.register(DatabaseGauges("quota", _quota_gauges))
+_from_database.register(DatabaseGauges("generation", _generation_gauges))
 
 
 @safe_methods_only

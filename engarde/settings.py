@@ -311,7 +311,7 @@ LLM_PLATFORM_KEYS = {
     "local": env.str("LOCAL_LLM_API_KEY", ""),
 }
 LLM_DEFAULT_MODELS = {
-    "openai": env.str("OPENAI_MODEL", "gpt-5-mini"),
+    "openai": env.str("OPENAI_MODEL", "gpt-4.1-mini"),
     "anthropic": env.str("ANTHROPIC_MODEL", "claude-haiku-4-5"),
     "google": env.str("GOOGLE_MODEL", "gemini-2.5-flash"),
     "deepseek": env.str("DEEPSEEK_MODEL", "deepseek-chat"),

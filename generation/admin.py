@@ -59,7 +59,7 @@ class JobAdmin(ReadOnlyAdmin):
     fields: ClassVar = [
         "tenant",
         "id",
-        "state",
+        "where",
         "error_message",
         "writer",
         "price",
@@ -87,6 +87,11 @@ class JobAdmin(ReadOnlyAdmin):
     def state(self, job: Job) -> tuple[str, str]:
         """Where it is."""
         return job.status, job.get_status_display()
+
+    @display(description="Status")
+    def where(self, job: Job) -> str:
+        """Where it is, in words."""
+        return job.get_status_display()
 
     @display(description="Progress")
     def bar(self, job: Job) -> str:

@@ -8,9 +8,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import structlog
+
 from generation import metrics, writing
 from generation.llm.base import LLMError, Message, TextGenerator
 from generation.writing import Manner, Written
+
+log = structlog.get_logger(__name__)
 
 CLOSE_SECONDS = 5.0
 
@@ -52,10 +56,14 @@ class Calls:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(CLOSE_SECONDS)
+        try:
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(CLOSE_SECONDS)
+        except TimeoutError:
+            log.warning("connections to a provider were not closed in time", provider=self._provider)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_SECONDS)
-        self._loop.close()
+        if not self._loop.is_running():
+            self._loop.close()
 
     def start(self, index: int, message: Message, *, started_at: float) -> None:
         """Start a call."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.db import connection
 from django.utils import timezone
 
@@ -17,6 +18,8 @@ from engarde.accounts.models import Mail
 from generation import metrics
 from generation.models import UNFINISHED, ItemStatus, Job, JobItem, JobStatus
 from quotas import reservations
+
+log = structlog.get_logger(__name__)
 
 CANCEL = """
 UPDATE content_generation_items SET status = 'cancelled', lease = NULL, lease_until = NULL
@@ -110,6 +113,7 @@ def _end(job: Job, status: str, code: str, message: str) -> None:
 
 def _tell(job: Job) -> None:
     """Have the tenant's webhooks and the person who started the job told of its state."""
+    log.info("a job of generation ended or was paused", **_logged(job))
     told = summary_of(job)
     webhooks.announce(
         tenant_id=job.tenant_id, event=EVENT_OF[JobStatus(job.status)], data=told, occurred_at=timezone.now()
@@ -121,6 +125,11 @@ def _tell(job: Job) -> None:
             kind=Mail.Kind.GENERATION_ENDED,
             details={**told, "headline": HEADLINES[JobStatus(job.status)]},
         )
+
+
+def _logged(job: Job) -> dict[str, Any]:
+    names = ("status", "completed", "failed", "target_count", "provider", "error_code")
+    return {"job_id": str(job.id), **{name: getattr(job, name) for name in names}}
 
 
 def summary_of(job: Job) -> dict[str, Any]:

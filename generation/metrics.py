@@ -2,6 +2,9 @@
 
 from prometheus_client import Counter, Histogram
 
+from generation.llm.base import Tokens
+from generation.prices import Price
+
 CALLS = Counter("engarde_llm_calls_total", "Calls of models by outcome.", ["provider", "outcome"])
 SECONDS = Histogram(
     "engarde_llm_call_seconds",
@@ -14,3 +17,11 @@ COST = Counter("engarde_llm_cost_usd_total", "What calls cost by list price, in 
 ITEMS = Counter("engarde_generation_items_total", "Items of jobs that finished.", ["status"])
 JOBS = Counter("engarde_generation_jobs_total", "Jobs that ended, by status.", ["status"])
 PAUSED = Counter("engarde_generation_jobs_paused_total", "Jobs that were paused, by reason.", ["code"])
+
+
+def note_tokens(provider: str, tokens: Tokens, price: Price | None) -> None:
+    """Count what a call used."""
+    TOKENS.labels(provider, "input").inc(tokens.input)
+    TOKENS.labels(provider, "output").inc(tokens.output)
+    if price:
+        COST.labels(provider).inc(float(price.of(tokens)))

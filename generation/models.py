@@ -184,7 +184,7 @@ class Job(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.target_count} of {self.content_type} {self.status}"
+        return f"{self.target_count} {self.content_type}, {self.get_status_display().lower()}"
 
     @property
     def is_finished(self) -> bool:

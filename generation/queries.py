@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, F, Min, Q, QuerySet, Sum
+from django.utils import timezone
 
 from engarde.accounts.models import Brand
 from engarde.common import cursors
 from engarde.common.paging import Page
 from engarde.common.problems import Invalid, NotFound
 from engarde.common.scopes import tenant_scope
-from generation.models import ItemStatus, Job, JobEvent, JobItem
+from generation.models import ACTIVE, UNFINISHED, ItemStatus, Job, JobEvent, JobItem
 from generation.prompts import BrandVoice, Brief
 
 MAX_CONTENT_IDS = 1000
@@ -194,3 +195,30 @@ def news_of(*, tenant_id: UUID, job_id: UUID, seq: int | None, limit: int) -> tu
         after = max(job.last_seq - limit, seq or 0)
         rows = JobEvent.objects.filter(tenant_id=tenant_id, job_id=job_id, seq__gt=after)
         return job, list(rows.order_by("seq"))
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformState:
+    """How generation is on the whole platform.
+
+    Attributes:
+        jobs: how many there are, by status, of those that have not ended.
+        oldest_seconds: how long the oldest job has waited for its first item.
+    """
+
+    jobs: Mapping[str, int]
+    items_waiting: int
+    items_in_hand: int
+    oldest_seconds: float
+
+
+def platform_state() -> PlatformState:
+    """Inside a system scope, return how generation is."""
+    jobs = Job.objects.filter(status__in=UNFINISHED)
+    by_status = dict(jobs.order_by("status").values_list("status").annotate(number=Count("id")))
+    active = Job.objects.filter(status__in=ACTIVE)
+    sums = active.aggregate(left=Sum(F("target_count") - F("completed") - F("failed"), default=0))
+    in_hand = JobItem.objects.filter(status=ItemStatus.RUNNING, job__in=active).count()
+    oldest = active.filter(started_at=None).aggregate(at=Min("created_at"))["at"]
+    waited = (timezone.now() - oldest).total_seconds() if oldest else 0.0
+    return PlatformState(by_status, sums["left"] - in_hand, in_hand, waited)

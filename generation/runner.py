@@ -18,9 +18,10 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from engarde.common import redis as redis_client
 from engarde.common.problems import Problem, explain
 from engarde.common.scopes import tenant_scope
-from generation import claims, endings, keys, operations, progress, prompts, queries
+from generation import claims, endings, keys, metrics, operations, progress, prompts, queries
 from generation.calls import Calls, Result
 from generation.claims import Outcome, Step
 from generation.llm.base import (
@@ -44,8 +45,10 @@ Clock = Callable[[], datetime]
 
 FEW = 10  # a concurrency up to this needs no second worker
 LONGEST_IDLE_SECONDS = 3.0  # a worker waits so long for something to do before it lets another job have its place
+SHORTEST_SLICE_SECONDS = 10.0  # after this, a worker makes place for a task that waits
 LONGEST_LOOK_SECONDS = 0.5  # how soon a cancelled job is noticed
 LONGEST_RETRY_SECONDS = 300.0
+QUEUE = settings.CELERY_TASK_ROUTES["generation.run_shard"]["queue"]  # the name of its list in Redis too
 NOBODY = Leave(calls=0, wait=0.0, at=0.0)
 
 
@@ -113,11 +116,13 @@ class Worker:
         self._attempts: dict[int, int] = {}
         self._is_refused = False  # whether the last answer was "too many calls"
         self._pending: list[Outcome] = []
+        self._begun = time.monotonic()
         self._deadline: float = time.monotonic() + settings.GENERATION_SLICE_SECONDS
         self._next_look = time.monotonic() + LONGEST_LOOK_SECONDS
         self._next_renewal: float = time.monotonic() + settings.GENERATION_LEASE_SECONDS / 3
         self._wait = 0.0  # seconds until the pace allows another call
         self._nothing_until = 0.0  # nothing to claim was found; look again then
+        self._next_crowd_look = 0.0
         self._idle_since: float | None = None
         self._step = Step(job.status)
 
@@ -177,6 +182,7 @@ class Worker:
         outcomes, self._pending = self._pending, []
         step = self._stepped(outcomes, want)
         self._next_look = time.monotonic() + LONGEST_LOOK_SECONDS
+        self._make_place()
         for index, attempts in step.claimed.items():
             self._attempts[index] = attempts
             self._prompts[index] = self._prompt_of(index)
@@ -188,6 +194,15 @@ class Worker:
         is_idle = not calls.under_way and not step.claimed
         self._idle_since = (self._idle_since or time.monotonic()) if is_idle else None
         self._after(step, calls)
+
+    def _make_place(self) -> None:
+        """End the slice early where other tasks wait for a worker, so that a large job does not hold up small ones."""
+        now = time.monotonic()
+        if now - self._begun < SHORTEST_SLICE_SECONDS or now < self._next_crowd_look:
+            return
+        self._next_crowd_look = now + 1.0
+        if redis_client.attempt(lambda client: client.llen(QUEUE), 0):
+            self._deadline = min(self._deadline, now)
 
     def _stepped(self, outcomes: Sequence[Outcome], want: int) -> Step:
         """Settle outcomes together, or where that is refused one by one, so that one of them never sinks the others."""
@@ -252,6 +267,7 @@ class Worker:
     def _outcome_of(self, result: Result, calls: Calls) -> Outcome:
         """Return what becomes of an item, and act on what an error says about the others."""
         prompt = self._prompts.pop(result.index, "")
+        self._measure(result)
         if result.written:
             self._pace.answered(1)
             self._is_refused = False
@@ -267,6 +283,11 @@ class Worker:
                 result.index, error_code="internal_error", error="The call failed on our side.", retry_in=10.0
             )
         return self._outcome_of_error(result, result.error, calls)
+
+    def _measure(self, result: Result) -> None:
+        tokens = result.written.tokens if result.written else getattr(result.error, "tokens", None)
+        if tokens:
+            metrics.note_tokens(self._job.provider, tokens, self._price)
 
     def _outcome_of_error(self, result: Result, error: LLMError, calls: Calls) -> Outcome:
         outcome = Outcome(

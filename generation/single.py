@@ -20,7 +20,7 @@ from content import operations as content_operations
 from content.items import Item
 from engarde.common.problems import Invalid, Problem
 from engarde.common.scopes import tenant_scope
-from generation import claims, keys, prompts, providers, queries, writing
+from generation import claims, keys, metrics, prompts, providers, queries, writing
 from generation.keys import Writer
 from generation.llm.base import (
     KeyRefused,
@@ -275,6 +275,7 @@ def _settle(
     written = [result for result in results if isinstance(result, Written)]
     failures = [result for result in results if isinstance(result, LLMError)]
     tokens = sum((result.tokens for result in results), Tokens())
+    metrics.note_tokens(writer.credential.provider, tokens, writer.price)
     ids = [uuid7() for _ in written] if request.save else []
     with content_operations.named_conflicts(), tenant_scope(tenant_id):
         items: list[Item] = []

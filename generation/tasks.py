@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+import structlog
 from celery import shared_task
 from django.utils import timezone
 
@@ -22,9 +23,10 @@ def dispatch(**_: Any) -> None:
             _send(str(job.tenant_id), str(job.job_id))
 
 
-@shared_task(name="generation.run_shard")
+@shared_task(name="generation.run_shard", reject_on_worker_lost=True)  # a killed worker's place is taken at once
 def run_shard(*, tenant_id: str, job_id: str, **_: Any) -> None:
     """Work on a job for a while; whoever is free goes on with it."""
+    structlog.contextvars.bind_contextvars(job_id=job_id)
     done = runner.run(tenant_id=UUID(tenant_id), job_id=UUID(job_id), now=timezone.now)
     if done.is_over:
         wake.after_commit(DISPATCH)  # the tenant's next job may begin

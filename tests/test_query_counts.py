@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from engarde.common.scopes import tenant_scope
+from generation.models import Job, JobItem
 from tests import tiers
 from tests.people import Person
 
@@ -58,6 +61,14 @@ def posted(path: str) -> Call:
 
 def bulk(action: str, **fields: Any) -> Call:
     return lambda person, ids: person.api.post("/api/content/bulk", {"action": action, "ids": ids, **fields})
+
+
+def of_job(rest: str) -> Call:
+    def call(person: Person, _ids: Sequence[str]) -> Any:
+        newest = person.api.get("/api/content/generation-jobs", {"pageSize": 1}).json()["data"][0]["job_id"]
+        return person.api.get(f"/api/content/generation-jobs/{newest}{rest}")
+
+    return call
 
 
 def exported(person: Person, _ids: Sequence[str]) -> Any:
@@ -106,6 +117,10 @@ CALLS: dict[str, Call] = {
         "/api/content/quota/check", {"content_size_bytes": 1, "items": 1}
     ),
     "GET /api/content/quota/alert-targets": read("/api/content/quota/alert-targets"),
+    "GET /api/llm-keys": read("/api/llm-keys"),
+    "GET /api/content/generation-jobs": read("/api/content/generation-jobs"),
+    "GET /api/content/generation-jobs/{id}": of_job(""),
+    "GET /api/content/generation-jobs/{id}/items": of_job("/items"),
 }
 
 
@@ -119,6 +134,27 @@ def counted(person: Person, call: Call, ids: Sequence[str]) -> int:
     return len(queries)
 
 
+def make_job(person: Person, items: int) -> None:
+    """Make a job that is over, with items that failed."""
+    facts = {"content_type": "post", "provider": "local", "model": "m", "params": {}, "status": "failed"}
+    with tenant_scope(person.tenant_id):
+        job = Job.objects.create(
+            tenant_id=person.tenant_id,
+            brand_id=person.brand_id,
+            created_by=person.user_id,
+            target_count=items,
+            concurrency=1,
+            estimated_item_bytes=1,
+            created_at=timezone.now(),
+            **facts,
+        )
+        rows = [
+            JobItem(tenant_id=person.tenant_id, job=job, index=index, status="failed", error_code="x")
+            for index in range(items)
+        ]
+        JobItem.objects.bulk_create(rows)
+
+
 @pytest.mark.parametrize("items", [1, 20])
 def test_each_call_makes_as_many_statements_as_are_pinned(alice: Person, items: int) -> None:
     labels = {"tags": ["red", "blue"], "platforms": ["instagram"]}
@@ -126,6 +162,8 @@ def test_each_call_makes_as_many_statements_as_are_pinned(alice: Person, items: 
     ids = [alice.writes(campaign_space_id=space, **labels)["id"] for _ in range(items)]
     trashed = [alice.writes()["id"] for _ in range(items)]
     assert bulk("delete")(alice, trashed).status_code == 200
+    for _ in range(items):
+        make_job(alice, items)
 
     counts = {name: counted(alice, call, ids) for name, call in CALLS.items()}
 

@@ -1,5 +1,6 @@
 """OpenAI's chat completions, and everybody who speaks them: Google, DeepSeek, Qwen, Meta Llama, local servers."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import openai
@@ -27,11 +28,19 @@ class OpenAIGenerator:
     Args:
         structure: how the endpoint can be held to JSON; one that refuses it is asked without from then on.
         limit_name: what it calls the longest answer; OpenAI's newer models refuse `max_tokens`.
+        shortest: least characters of the answer's strings, for servers that can be held to that; small models need it.
     """
 
     def __init__(
-        self, *, base_url: str, api_key: str, structure: Structure = "json_schema", limit_name: str = "max_tokens"
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        structure: Structure = "json_schema",
+        limit_name: str = "max_tokens",
+        shortest: Mapping[str, int] | None = None,
     ) -> None:
+        self._shortest = shortest or {}
         self._key = api_key
         self._structure = structure
         self._limit_name = limit_name
@@ -54,7 +63,7 @@ class OpenAIGenerator:
         if call.temperature is not None:
             extra["temperature"] = call.temperature
         if self._structure == "json_schema":
-            shape = {"name": "content", "strict": True, "schema": call.schema}
+            shape = {"name": "content", "strict": True, "schema": _with_least(call.schema, self._shortest)}
             extra["response_format"] = {"type": "json_schema", "json_schema": shape}
         elif self._structure == "json_object":
             extra["response_format"] = {"type": "json_object"}
@@ -89,6 +98,11 @@ class OpenAIGenerator:
     async def close(self) -> None:
         """See `TextGenerator.close`."""
         await self._client.close()
+
+
+def _with_least(schema: Mapping[str, Any], shortest: Mapping[str, int]) -> Mapping[str, Any]:
+    bounded = {name: {**schema["properties"][name], "minLength": least} for name, least in shortest.items()}
+    return {**schema, "properties": {**schema["properties"], **bounded}}
 
 
 def _answer_of(completion: ChatCompletion) -> Answer:

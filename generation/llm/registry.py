@@ -33,7 +33,7 @@ VENDORS: Mapping[str, Vendor] = {
     "deepseek": Vendor(OPENAI, {"structure": "json_object"}, "deepseek"),
     "qwen": Vendor(OPENAI, {"structure": "json_object"}, ""),
     "meta_llama": Vendor(OPENAI, {"structure": "json_schema"}, "meta"),
-    "local": Vendor(OPENAI, {"structure": "json_schema"}, ""),
+    "local": Vendor(OPENAI, {"structure": "json_schema", "shortest": {"title": 3, "body": 80}}, ""),
 }
 
 
