@@ -34,6 +34,13 @@ def parse(answer: str, *, is_cut: bool = False) -> Text:
     Raises:
         InvalidAnswer: there is none, or not all of it.
     """
+    try:
+        return _parsed(answer, is_cut=is_cut)
+    except RecursionError as error:
+        raise InvalidAnswer("it is nested too deeply") from error
+
+
+def _parsed(answer: str, *, is_cut: bool) -> Text:
     for found in _objects(answer):
         named = {NAMES.get(name.lower(), name.lower()): value for name, value in found.items()}
         if "title" in named or "body" in named:
@@ -77,6 +84,8 @@ def _plain(value: Any, joint: str) -> str:
 
 
 def _hashtags(value: Any) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        value = list(value.values())
     words = value if isinstance(value, list) else _plain(value, " ").replace(",", " ").split()
     tags = ("#" + SPACES.sub("", _plain(word, "")).lstrip("#") for word in words if not isinstance(word, dict | list))
     return tuple(dict.fromkeys(tag for tag in tags if 1 < len(tag) <= MAX_HASHTAG))[:MAX_HASHTAGS]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ READS = frozenset({Scope.CONTENT_READ, Scope.GENERATE})
 BEAT_SECONDS = 15.0  # so often something is said, so that nobody on the way takes the line for dead
 CHECK_SECONDS = 60.0
 LARGEST_SEQ = 2**31 - 1
+SEQ = re.compile("[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ def _after_of(query: dict[str, list[str]]) -> int | None:
     text = query.get("after", [None])[-1]
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text) > LARGEST_SEQ:
+    if not SEQ.fullmatch(text) or int(text) > LARGEST_SEQ:
         raise Refused(MALFORMED, "after is a whole number from 0")
     return int(text)
 

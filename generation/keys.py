@@ -9,6 +9,7 @@ import structlog
 from django.conf import settings
 
 from engarde.common import encryption
+from engarde.common.encryption import Renewal
 from engarde.common.paging import Page
 from engarde.common.problems import Invalid, NotFound
 from engarde.common.scopes import tenant_scope
@@ -21,6 +22,7 @@ from generation.providers import Credential
 log = structlog.get_logger(__name__)
 
 Action = LLMKeyEvent.Action
+SHORTEST_SHOWN = 12  # of a shorter key, the last four characters would be too much of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def save_key(*, tenant_id: UUID, provider: Provider, api_key: str, actor_id: UUI
         values = {
             "secret": encryption.encrypt(api_key),
             "master_key_id": encryption.newest_key_id(),
-            "last4": api_key[-4:],
+            "last4": api_key[-4:] if len(api_key) >= SHORTEST_SHOWN else "····",
             "status": KeyStatus.UNCHECKED,
             "checked_at": None,
             "updated_at": now,
@@ -189,11 +191,9 @@ def _credential(tenant_id: UUID, provider: Provider, now: datetime) -> Credentia
 def _first_provider(tenant_id: UUID) -> Provider:
     """Return the provider for a caller that names none."""
     with tenant_scope(tenant_id):
-        own = (
-            LLMKey.objects.filter(tenant_id=tenant_id).exclude(status=KeyStatus.INVALID).order_by("created_at").first()
-        )
-    if own:
-        return Provider(own.provider)
+        own = list(LLMKey.objects.filter(tenant_id=tenant_id).order_by("created_at"))
+    if own:  # when all of them were refused that is said, rather than another provider taken without a word
+        return Provider(next((key for key in own if key.is_active), own[0]).provider)
     for provider in Provider:
         if providers.platform_credential(provider):
             return provider
@@ -255,19 +255,7 @@ def _secret_of(key: LLMKey) -> str | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """What a re-encryption did."""
-
-    total: int = 0
-    renewed: int = 0
-    unreadable: int = 0
-
-    def __add__(self, other: "Renewal") -> "Renewal":
-        return Renewal(self.total + other.total, self.renewed + other.renewed, self.unreadable + other.unreadable)
-
-
-def renew_keys(*, tenant_id: UUID, now: datetime, dry_run: bool = False) -> Renewal:
+def renew_keys(*, tenant_id: UUID, dry_run: bool = False) -> Renewal:
     """Encrypt a tenant's keys under the newest master key; one that no master key reads is left and counted."""
     newest, done = encryption.newest_key_id(), Renewal()
     with tenant_scope(tenant_id):

@@ -77,7 +77,7 @@ async def write(generator: TextGenerator, manner: Manner, message: Message) -> W
 
 
 def _reask(message: Message, answer: str, reason: str) -> list[Message]:
-    said = answer[: prompts.REASK_ANSWER_CHARACTERS] or "(nothing)"
+    said = answer[: prompts.REASK_ANSWER_CHARACTERS].strip() or "(nothing)"
     return [
         message,
         {"role": "assistant", "content": said},

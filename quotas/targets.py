@@ -7,6 +7,7 @@ import structlog
 from django.conf import settings
 
 from engarde.common import encryption, wake
+from engarde.common.encryption import Renewal
 from engarde.common.paging import Page
 from engarde.common.problems import Invalid, NotFound, Problem
 from engarde.common.scopes import tenant_scope
@@ -57,22 +58,24 @@ def _require_place(tenant_id: UUID) -> None:
         raise TooManyTargets(f"A tenant may have {most} alert targets; remove one first.")
 
 
-def renew_addresses(*, tenant_id: UUID) -> int:
-    """Encrypt the addresses of a tenant's targets under the newest key and return of how many.
+def renew_addresses(*, tenant_id: UUID, dry_run: bool = False) -> Renewal:
+    """Encrypt the addresses of a tenant's targets under the newest key, and tell of how many.
 
     One that no key reads is left and logged.
     """
-    renewed = 0
+    done = Renewal()
     with tenant_scope(tenant_id):
         for target in AlertTarget.objects.select_for_update(no_key=True).filter(tenant_id=tenant_id).order_by("id"):
             try:
                 target.url = encryption.renew(target.url)
             except encryption.Unreadable as error:
                 log.error("an alert target's address cannot be renewed", target_id=str(target.id), error=str(error))
+                done += Renewal(total=1, unreadable=1)
                 continue
-            target.save(update_fields=["url"])
-            renewed += 1
-    return renewed
+            done += Renewal(total=1, renewed=1)
+            if not dry_run:
+                target.save(update_fields=["url"])
+    return done
 
 
 def list_targets(*, tenant_id: UUID, page: int, size: int) -> Page[Found]:

@@ -14,6 +14,7 @@ from content.models import Delivery, Event, Webhook
 from content.models.webhooks import TEST_EVENT
 from content.webhooks import messages
 from engarde.common import addresses, encryption, wake
+from engarde.common.encryption import Renewal
 from engarde.common.problems import Invalid, NotFound, Problem
 from engarde.common.scopes import system_scope, tenant_scope
 
@@ -182,12 +183,12 @@ def give_up_pending(*, webhook_id: UUID, reason: str, now: datetime) -> None:
     pending.update(status=Delivery.Status.FAILED, last_error=reason, finished_at=now)
 
 
-def renew_secrets(*, tenant_id: UUID) -> int:
-    """Encrypt a tenant's webhook secrets under the newest key and return of how many webhooks.
+def renew_secrets(*, tenant_id: UUID, dry_run: bool = False) -> Renewal:
+    """Encrypt a tenant's webhook secrets under the newest key, and tell of how many webhooks.
 
     One that no key reads is left and logged. After this the older keys of ENCRYPTION_KEYS are not needed for it any more.
     """
-    renewed = 0
+    done = Renewal()
     with tenant_scope(tenant_id):
         for webhook in Webhook.objects.select_for_update(no_key=True).filter(tenant_id=tenant_id).order_by("id"):
             try:
@@ -195,10 +196,12 @@ def renew_secrets(*, tenant_id: UUID) -> int:
                 webhook.previous_secret = webhook.previous_secret and encryption.renew(webhook.previous_secret)
             except encryption.Unreadable as error:
                 log.error("a webhook's secret cannot be renewed", webhook_id=str(webhook.id), error=str(error))
+                done += Renewal(total=1, unreadable=1)
                 continue
-            webhook.save(update_fields=["secret", "previous_secret"])
-            renewed += 1
-    return renewed
+            done += Renewal(total=1, renewed=1)
+            if not dry_run:
+                webhook.save(update_fields=["secret", "previous_secret"])
+    return done
 
 
 def forget_old(*, now: datetime, limit: int) -> int:

@@ -85,7 +85,8 @@ class _Socket:
     def __init__(self, receive: Any, send: Any) -> None:
         self._receive, self._send = receive, send
         self._waiting: asyncio.Future[Any] | None = None
-        self._code: int | None = None  # once we closed it
+        self._code: int | None = None  # once we close it
+        self._is_closed = asyncio.Event()
 
     async def receive(self) -> Any:
         if self._code is None:
@@ -95,15 +96,21 @@ class _Socket:
             except asyncio.CancelledError:
                 if self._code is None:
                     raise
+        await self._is_closed.wait()  # an application that returned before would have the server close in its own way
         return {"type": "websocket.disconnect", "code": self._code}
 
     async def _next(self) -> Any:
         return await self._receive()
 
     async def send(self, message: Any) -> None:
-        if message["type"] == "websocket.close" and self._code is None:
-            self._code = message.get("code") or 1000
-            if self._waiting:
-                self._waiting.cancel()
-                await asyncio.wait([self._waiting])
-        await self._send(message)
+        if message["type"] != "websocket.close":
+            await self._send(message)
+            return
+        self._code = message.get("code") or 1000
+        if self._waiting:
+            self._waiting.cancel()
+            await asyncio.wait([self._waiting])
+        try:
+            await self._send(message)
+        finally:
+            self._is_closed.set()

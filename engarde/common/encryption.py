@@ -5,6 +5,7 @@ always derived from SECRET_KEY, so that without the setting there is one, and se
 """
 
 from base64 import urlsafe_b64encode
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 
@@ -46,6 +47,23 @@ def renew(token: str) -> str:
         return _ring().rotate(token.encode()).decode("ascii")
     except InvalidToken as error:
         raise Unreadable("no key of ENCRYPTION_KEYS reads this secret") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What came of encrypting secrets anew.
+
+    Attributes:
+        renewed: those that were under an older key, or would be with a dry run.
+        unreadable: those that no key of the ring reads; they are left as they are.
+    """
+
+    total: int = 0
+    renewed: int = 0
+    unreadable: int = 0
+
+    def __add__(self, other: "Renewal") -> "Renewal":
+        return Renewal(self.total + other.total, self.renewed + other.renewed, self.unreadable + other.unreadable)
 
 
 def newest_key_id() -> str:

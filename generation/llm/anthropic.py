@@ -3,7 +3,7 @@
 from typing import Any
 
 import anthropic
-from anthropic.types import Message
+from anthropic.types import Message, Usage
 
 from generation.llm.base import (
     VERIFY_SECONDS,
@@ -16,7 +16,7 @@ from generation.llm.base import (
     Tokens,
     Unavailable,
 )
-from generation.llm.vendors import error_of, http_client
+from generation.llm.vendors import count_of, error_of, http_client, shapes_checked
 
 
 class AnthropicGenerator:
@@ -26,50 +26,53 @@ class AnthropicGenerator:
         self._key = api_key
         self._has_schema = True
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key, base_url=base_url, max_retries=0, http_client=http_client(VERIFY_SECONDS)
+            api_key=api_key,
+            base_url=base_url,
+            max_retries=0,
+            http_client=http_client(VERIFY_SECONDS),
+            default_headers={"X-Api-Key": api_key},  # the SDK sends it as a bearer; proxies often know this one only
         )
+        self._client.auth_token = None  # of the environment: not a tenant's
 
     async def answer(self, call: Call) -> Answer:
         """See `TextGenerator.answer`."""
         try:
-            return _answer_of(await self._ask(call))
+            return await self._ask(call)
         except Rejected as error:
             if not self._has_schema or "output_" not in str(error).lower():
                 raise
             self._has_schema = False  # the prompt asks for JSON too, and the answer is parsed tolerantly
-        return _answer_of(await self._ask(call))
+        return await self._ask(call)
 
-    async def _ask(self, call: Call) -> Message:
+    async def _ask(self, call: Call) -> Answer:
         extra: dict[str, Any] = {}
-        if call.temperature is not None:
-            extra["temperature"] = min(call.temperature, 1.0)  # Anthropic's scale ends there, others' at 2
+        if call.temperature is not None:  # the SDK has no argument for it any more, the API takes it
+            extra["extra_body"] = {"temperature": min(call.temperature, 1.0)}  # its scale ends there, others' at 2
         if self._has_schema:
             extra["output_config"] = {"format": {"type": "json_schema", "schema": call.schema}}
         messages: Any = list(call.messages)
         try:
-            found: Message = await self._client.messages.create(
-                model=call.model,
-                system=call.system,
-                messages=messages,
-                max_tokens=call.max_tokens,
-                timeout=call.timeout,
-                **extra,
-            )
-            return found
+            with shapes_checked():
+                found = await self._client.messages.create(
+                    model=call.model,
+                    system=call.system,
+                    messages=messages,
+                    max_tokens=call.max_tokens,
+                    timeout=call.timeout,
+                    **extra,
+                )
+                return _answer_of(found)
         except anthropic.APIError as error:
             raise self._named(error) from error
-        except ValueError as error:  # a 200 whose body is no JSON
-            raise Unavailable("The provider's answer is not JSON.") from error
 
     async def models(self) -> list[str]:
         """See `TextGenerator.models`."""
         try:
-            page = await self._client.models.list(limit=1000, timeout=VERIFY_SECONDS)
+            with shapes_checked():
+                page = await self._client.models.list(limit=1000, timeout=VERIFY_SECONDS)
+                return [str(model.id) for model in page.data]
         except anthropic.APIError as error:
             raise self._named(error) from error
-        except ValueError as error:
-            raise Unavailable("The provider's answer is not JSON.") from error
-        return [model.id for model in getattr(page, "data", None) or []]
 
     def _named(self, error: anthropic.APIError) -> LLMError:
         if isinstance(error, anthropic.APITimeoutError):
@@ -84,15 +87,14 @@ class AnthropicGenerator:
 
 
 def _answer_of(message: Message) -> Answer:
-    usage = getattr(message, "usage", None)
-    tokens = Tokens(_input_of(usage), usage.output_tokens or 0) if usage else Tokens()
+    usage = message.usage
+    tokens = Tokens(_input_of(usage), count_of(getattr(usage, "output_tokens", 0)))
     if message.stop_reason == "refusal":
         raise ContentRefused("The model refused to write this.", tokens=tokens)
-    content = getattr(message, "content", None) or []
-    text = "".join(block.text for block in content if getattr(block, "type", "") == "text")
+    text = "".join(block.text for block in message.content if block.type == "text")
     return Answer(text, tokens, is_cut=message.stop_reason == "max_tokens")
 
 
-def _input_of(usage: Any) -> int:
-    cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-    return (usage.input_tokens or 0) + cached
+def _input_of(usage: Usage | None) -> int:
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    return sum(count_of(getattr(usage, name, 0)) for name in names)

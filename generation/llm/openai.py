@@ -17,7 +17,7 @@ from generation.llm.base import (
     Tokens,
     Unavailable,
 )
-from generation.llm.vendors import error_of, http_client
+from generation.llm.vendors import count_of, error_of, http_client, shapes_checked
 
 Structure = Literal["json_schema", "json_object", "none"]
 
@@ -47,18 +47,19 @@ class OpenAIGenerator:
         self._client = openai.AsyncOpenAI(
             api_key=api_key or "none", base_url=base_url, max_retries=0, http_client=http_client(VERIFY_SECONDS)
         )
+        self._client.organization = self._client.project = None  # of the environment: not a tenant's
 
     async def answer(self, call: Call) -> Answer:
         """See `TextGenerator.answer`."""
         try:
-            return _answer_of(await self._ask(call))
+            return await self._ask(call)
         except Rejected as error:
             if self._structure == "none" or "response_format" not in str(error).lower():
                 raise
             self._structure = "none"  # the prompt asks for JSON too, and the answer is parsed tolerantly
-        return _answer_of(await self._ask(call))
+        return await self._ask(call)
 
-    async def _ask(self, call: Call) -> ChatCompletion:
+    async def _ask(self, call: Call) -> Answer:
         extra: dict[str, Any] = {self._limit_name: call.max_tokens}
         if call.temperature is not None:
             extra["temperature"] = call.temperature
@@ -69,24 +70,22 @@ class OpenAIGenerator:
             extra["response_format"] = {"type": "json_object"}
         messages: Any = [{"role": "system", "content": call.system}, *call.messages]
         try:
-            found: ChatCompletion = await self._client.chat.completions.create(
-                model=call.model, messages=messages, timeout=call.timeout, **extra
-            )
-            return found
+            with shapes_checked():
+                found = await self._client.chat.completions.create(
+                    model=call.model, messages=messages, timeout=call.timeout, **extra
+                )
+                return _answer_of(found)
         except openai.APIError as error:
             raise self._named(error) from error
-        except ValueError as error:  # a 200 whose body is no JSON
-            raise Unavailable("The provider's answer is not JSON.") from error
 
     async def models(self) -> list[str]:
         """See `TextGenerator.models`."""
         try:
-            page = await self._client.models.list(timeout=VERIFY_SECONDS)
+            with shapes_checked():
+                page = await self._client.models.list(timeout=VERIFY_SECONDS)
+                return [str(model.id).removeprefix("models/") for model in page.data]
         except openai.APIError as error:
             raise self._named(error) from error
-        except ValueError as error:
-            raise Unavailable("The provider's answer is not JSON.") from error
-        return [model.id.removeprefix("models/") for model in getattr(page, "data", None) or []]
 
     def _named(self, error: openai.APIError) -> LLMError:
         if isinstance(error, openai.APITimeoutError):
@@ -106,13 +105,18 @@ def _with_least(schema: Mapping[str, Any], shortest: Mapping[str, int]) -> Mappi
 
 
 def _answer_of(completion: ChatCompletion) -> Answer:
-    usage = getattr(completion, "usage", None)
-    tokens = Tokens(usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else Tokens()
-    choices = getattr(completion, "choices", None)
-    if not choices:
-        raise Unavailable("The provider's answer has no text.", tokens=tokens)
-    choice = choices[0]
-    if getattr(choice.message, "refusal", None) or choice.finish_reason == "content_filter":
-        said = getattr(choice.message, "refusal", None) or "The provider's content filter stopped the answer."
-        raise ContentRefused(said[:500], tokens=tokens)
-    return Answer(choice.message.content or "", tokens, is_cut=choice.finish_reason == "length")
+    usage, choice = completion.usage, completion.choices[0]
+    tokens = Tokens(count_of(usage.prompt_tokens), count_of(usage.completion_tokens)) if usage else Tokens()
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        said = choice.message.refusal or "The provider's content filter stopped the answer."
+        raise ContentRefused(str(said)[:500], tokens=tokens)
+    return Answer(_text_of(choice.message.content), tokens, is_cut=choice.finish_reason == "length")
+
+
+def _text_of(content: Any) -> str:
+    """Return an answer's text; some servers give it in parts, as they take it."""
+    if isinstance(content, list):
+        return "".join(_text_of(part.get("text")) for part in content)
+    if content is not None and not isinstance(content, str):
+        raise TypeError("no text")
+    return content or ""

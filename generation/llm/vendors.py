@@ -1,10 +1,12 @@
 """What both vendors' SDKs have in common: their errors have the same shape, and the same causes."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
+from math import isfinite
 from typing import Any
 
 import certifi
@@ -24,12 +26,22 @@ from generation.llm.base import (
 CONNECT_SECONDS = 5.0
 MAX_CONNECTIONS = 250
 MAX_MESSAGE = 500
+LONGEST_RETRY_AFTER = 24 * 3600.0
+LARGEST_COUNT = 10**9
 OVERLOADED = (429, 503, 529)
 REFUSED_KEY = (401, 403)
 # Sources: OpenAI's error codes guide (insufficient_quota comes as 429), Anthropic's (billing comes as 400 or 402),
 # DeepSeek's (402 for an empty balance), Alibaba Model Studio's (Arrearage).
 NO_CREDIT = ("insufficient_quota", "credit balance", "insufficient balance", "billing_hard_limit", "arrearage")
-FILTERED = ("content_policy", "content policy", "content_filter", "usage policies", "safety system", "data_inspection")
+FILTERED = (
+    "content_policy",
+    "content policy",
+    "content_filter",
+    "usage policies",
+    "safety system",
+    "data_inspection",
+    "content filter",
+)
 
 
 def http_client(timeout: float) -> httpx2.AsyncClient:
@@ -88,11 +100,31 @@ def seconds_of(retry_after: str | None, milliseconds: str | None = None) -> floa
     """Return the seconds of a Retry-After header (RFC 9110: a number or an HTTP date), or of its millisecond variant."""
     try:
         if milliseconds:
-            return max(0.0, float(milliseconds) / 1000)
-        if not retry_after:
+            seconds = float(milliseconds) / 1000
+        elif not retry_after:
             return None
-        if retry_after.strip().replace(".", "", 1).isdigit():
-            return float(retry_after)
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        elif retry_after.strip().replace(".", "", 1).isdigit():
+            seconds = float(retry_after)
+        else:
+            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
         return None
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER) if isfinite(seconds) else None
+
+
+def count_of(value: object) -> int:
+    """Return a number of tokens as a provider told it; what is none counts as 0."""
+    return min(value, LARGEST_COUNT) if isinstance(value, int) and value > 0 else 0
+
+
+@contextmanager
+def shapes_checked() -> Iterator[None]:
+    """Name what comes of reading an answer that is not of the documented shape: SDKs do not check what they parse.
+
+    Raises:
+        Unavailable: it is another one.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, KeyError, IndexError, ValueError) as error:
+        raise Unavailable("The provider's answer is not of the documented shape.") from error

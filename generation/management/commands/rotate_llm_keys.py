@@ -4,15 +4,14 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.utils import timezone
 from tqdm import tqdm
 
 from content.webhooks import operations as webhooks
 from engarde.accounts import queries as account_queries
 from engarde.common import encryption
 from engarde.common.commands import JSONCommand
+from engarde.common.encryption import Renewal
 from generation import keys
-from generation.keys import Renewal
 from quotas import targets
 
 
@@ -32,20 +31,21 @@ class Command(JSONCommand):
 
     def run(self, **options: Any) -> dict[str, Any]:
         """Go through all tenants and return how many keys there are, were renewed, and could not be read."""
-        now, dry_run = timezone.now(), options["dry_run"]
-        done, others = Renewal(), 0
+        dry_run = options["dry_run"]
+        done, others = Renewal(), Renewal()
         tenants = account_queries.tenant_ids()
-        for tenant_id in tqdm(tenants, desc="Tenants", unit="tenant", disable=None if not options["json"] else True):
-            done += keys.renew_keys(tenant_id=tenant_id, now=now, dry_run=dry_run)
-            if not dry_run:
-                others += webhooks.renew_secrets(tenant_id=tenant_id) + targets.renew_addresses(tenant_id=tenant_id)
+        for tenant_id in tqdm(tenants, desc="Tenants", unit="tenant", disable=True if options["json"] else None):
+            done += keys.renew_keys(tenant_id=tenant_id, dry_run=dry_run)
+            others += webhooks.renew_secrets(tenant_id=tenant_id, dry_run=dry_run)
+            others += targets.renew_addresses(tenant_id=tenant_id, dry_run=dry_run)
         return {
             "dry_run": dry_run,
             "master_key_id": encryption.newest_key_id(),
             **asdict(done),
-            "other_secrets": others,
+            "other_secrets": others.total,
+            "other_unreadable": others.unreadable,
         }
 
     def succeeded(self, report: dict[str, Any]) -> bool:
-        """Tell whether every key could be read."""
-        return not report["unreadable"]
+        """Tell whether every secret could be read."""
+        return not report["unreadable"] and not report["other_unreadable"]
