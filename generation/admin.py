@@ -1,5 +1,6 @@
 """The admin's pages for this room: jobs with live counts, their items and errors, and provider keys without the keys."""
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 from uuid import UUID
@@ -15,6 +16,7 @@ from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 
 from engarde.accounts import queries as account_queries
+from engarde.common.converters import IdConverter
 from engarde.common.problems import Problem, explain
 from generation import operations
 from generation.models import UNFINISHED, ItemStatus, Job, JobItem, JobStatus, LLMKey, LLMKeyEvent
@@ -32,6 +34,7 @@ COLOURS = {
 }
 KEY_COLOURS = {"valid": "success", "invalid": "danger", "no_credit": "warning", "unreachable": "warning"}
 ITEMS_SHOWN = 50
+ID = re.compile(IdConverter.regex)
 
 
 @admin.register(Job)
@@ -149,7 +152,7 @@ class JobAdmin(ReadOnlyAdmin):
         permissions=["job_change"],
         dialog={"title": "Cancel this job?", "description": "What was generated stays.", "form_class": BaseDialogForm},
     )
-    def cancel_job(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    def cancel_job(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         """Cancel a job."""
         return self._act(request, object_id, operations.cancel_in_scope, "The job is cancelled.")
 
@@ -159,7 +162,7 @@ class JobAdmin(ReadOnlyAdmin):
         permissions=["job_change"],
         dialog={"title": "Let this job go on?", "description": "A paused job goes on.", "form_class": BaseDialogForm},
     )
-    def resume_job(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    def resume_job(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         """Resume a job."""
         return self._act(request, object_id, _resume, "The job goes on.")
 
@@ -173,12 +176,15 @@ class JobAdmin(ReadOnlyAdmin):
             "form_class": BaseDialogForm,
         },
     )
-    def retry_job(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    def retry_job(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         """Retry a job's failed items."""
         return self._act(request, object_id, _retry, "The failed items are tried again.")
 
     def _act(self, request: HttpRequest, object_id: str, act: Callable[..., None], done: str) -> HttpResponse:
         job = self.get_object(request, object_id)
+        if job is None:
+            messages.error(request, "There is no such job any more.")
+            return HttpResponse(headers={"HX-Redirect": reverse("admin:generation_job_changelist")})
         try:
             act(tenant_id=job.tenant_id, job_id=job.id)
         except Problem as problem:
@@ -207,12 +213,13 @@ def _bar(job: Job) -> str:
 
 def _explained(object_id: str, query: QueryDict) -> dict[str, Any]:
     """Return what the page shows of a job besides its fields: items of a status, failed ones unless asked otherwise."""
-    job = Job.objects.defer("params").filter(id=object_id).first()
+    job = Job.objects.defer("params").filter(id=object_id).first() if ID.fullmatch(object_id) else None
     if job is None:
         return {}
     items = JobItem.objects.filter(job_id=job.id).order_by("index")
     counts = dict(items.order_by("status").values_list("status").annotate(number=Count("index")))
-    status = query.get("items", ItemStatus.FAILED)
+    wanted = query.get("items")
+    status = wanted if wanted in ItemStatus.values else ItemStatus.FAILED
     codes = items.filter(status=ItemStatus.FAILED).order_by("error_code").values_list("error_code")
     return {
         "job": job,

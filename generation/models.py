@@ -15,13 +15,13 @@ from engarde.common.constraints import RowSecurity, TenantForeignKey
 class Provider(models.TextChoices):
     """Whose models write."""
 
-    OPENAI = "openai"
-    ANTHROPIC = "anthropic"
-    GOOGLE = "google"
-    DEEPSEEK = "deepseek"
-    QWEN = "qwen"
-    META_LLAMA = "meta_llama"
-    LOCAL = "local"
+    OPENAI = "openai", "OpenAI"
+    ANTHROPIC = "anthropic", "Anthropic"
+    GOOGLE = "google", "Google"
+    DEEPSEEK = "deepseek", "DeepSeek"
+    QWEN = "qwen", "Qwen"
+    META_LLAMA = "meta_llama", "Meta Llama"
+    LOCAL = "local", "Local"
 
 
 class KeyStatus(models.TextChoices):

@@ -61,10 +61,10 @@ class Migration(migrations.Migration):
                     "provider",
                     models.CharField(
                         choices=[
-                            ("openai", "Openai"),
+                            ("openai", "OpenAI"),
                             ("anthropic", "Anthropic"),
                             ("google", "Google"),
-                            ("deepseek", "Deepseek"),
+                            ("deepseek", "DeepSeek"),
                             ("qwen", "Qwen"),
                             ("meta_llama", "Meta Llama"),
                             ("local", "Local"),
@@ -245,10 +245,10 @@ class Migration(migrations.Migration):
                     "provider",
                     models.CharField(
                         choices=[
-                            ("openai", "Openai"),
+                            ("openai", "OpenAI"),
                             ("anthropic", "Anthropic"),
                             ("google", "Google"),
-                            ("deepseek", "Deepseek"),
+                            ("deepseek", "DeepSeek"),
                             ("qwen", "Qwen"),
                             ("meta_llama", "Meta Llama"),
                             ("local", "Local"),
@@ -307,10 +307,10 @@ class Migration(migrations.Migration):
                     "provider",
                     models.CharField(
                         choices=[
-                            ("openai", "Openai"),
+                            ("openai", "OpenAI"),
                             ("anthropic", "Anthropic"),
                             ("google", "Google"),
-                            ("deepseek", "Deepseek"),
+                            ("deepseek", "DeepSeek"),
                             ("qwen", "Qwen"),
                             ("meta_llama", "Meta Llama"),
                             ("local", "Local"),
