@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from content import documents, spool
@@ -30,7 +30,7 @@ from engarde.common import json, problems
 from engarde.common import redis as redis_client
 from engarde.common.scopes import system_scope
 from generation import queries as generation_queries
-from generation.models import UNFINISHED
+from generation.models import JobStatus
 from quotas import queries as quota_queries
 
 log = structlog.get_logger(__name__)
@@ -271,12 +271,24 @@ def _quota_gauges() -> Sequence[Metric]:
 def _generation_gauges() -> Sequence[Metric]:
     """Return how many jobs and items of generation wait or are in hand."""
     state = generation_queries.platform_state()
-    jobs = GaugeMetricFamily("engarde_generation_unfinished_jobs", "Jobs that have not ended.", labels=["status"])
-    for status in UNFINISHED:
+    jobs = GaugeMetricFamily("engarde_generation_jobs", "Jobs.", labels=["status"])
+    for status in JobStatus:
         jobs.add_metric([status], state.jobs.get(status, 0))
+    items = CounterMetricFamily("engarde_generation_items", "Items of jobs.", labels=["provider", "status"])
+    tokens = CounterMetricFamily("engarde_generation_tokens", "Tokens of jobs.", labels=["provider", "direction"])
+    cost = CounterMetricFamily("engarde_generation_cost_usd", "What jobs cost by list price.", labels=["provider"])
+    for made in state.made:
+        for end in ("completed", "failed"):
+            items.add_metric([made["provider"], end], made[f"all_{end}"])
+        for direction in ("input", "output"):
+            tokens.add_metric([made["provider"], direction], made[f"all_{direction}_tokens"])
+        cost.add_metric([made["provider"]], float(made["all_cost_usd"]))
     waited = "How long the oldest job has waited for its first item."
     return [
         jobs,
+        items,
+        tokens,
+        cost,
         GaugeMetricFamily("engarde_generation_items_waiting", "Items that nobody has in hand.", state.items_waiting),
         GaugeMetricFamily("engarde_generation_items_in_hand", "Items that workers have in hand.", state.items_in_hand),
         GaugeMetricFamily("engarde_generation_oldest_seconds", waited, state.oldest_seconds),

@@ -319,6 +319,9 @@ LLM_DEFAULT_MODELS = {
     "meta_llama": env.str("META_LLAMA_MODEL", "Llama-4-Maverick-17B-128E-Instruct-FP8"),
     "local": env.str("LOCAL_LLM_MODEL", ""),  # the first that the server lists
 }
+LLM_PLATFORM_MODELS = env.list(
+    "LLM_PLATFORM_MODELS", default=[]
+)  # that tenants may use on the platform's keys; empty: all
 LLM_PRICES = environment.json_object(env, "LLM_PRICES")  # {"provider/model": [USD per million in, out]}
 GENERATE_CONCURRENCY = env.int("GENERATE_CONCURRENCY", 6)
 GENERATE_TIMEOUT_SECONDS = env.float("GENERATE_TIMEOUT_SECONDS", 60)

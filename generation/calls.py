@@ -11,7 +11,7 @@ from typing import Any, Self
 import structlog
 
 from generation import metrics, writing
-from generation.llm.base import LLMError, Message, TextGenerator
+from generation.llm.base import Answer, Call, LLMError, Message, TextGenerator
 from generation.writing import Manner, Written
 
 log = structlog.get_logger(__name__)
@@ -33,16 +33,37 @@ class Result:
     error: Exception | None = None
 
 
+class _Stopped(Exception):
+    """No call is made any more."""
+
+
+class _Stoppable:
+    """A generator that asks first whether it still may."""
+
+    def __init__(self, generator: TextGenerator, is_stopped: Callable[[], bool]) -> None:
+        self._generator, self._is_stopped = generator, is_stopped
+        self.models, self.close = generator.models, generator.close
+
+    async def answer(self, call: Call) -> Answer:
+        if self._is_stopped():
+            raise _Stopped
+        return await self._generator.answer(call)
+
+
 class Calls:
     """Calls under way. Use it as a context manager: at its end what is under way is broken off.
 
     Args:
         make: makes the generator, inside the event loop.
+        is_stopped: asked before each call of the model, re-asks among them; none is made any more once it says so.
     """
 
-    def __init__(self, *, provider: str, make: Callable[[], TextGenerator], manner: Manner) -> None:
+    def __init__(
+        self, *, provider: str, make: Callable[[], TextGenerator], manner: Manner, is_stopped: Callable[[], bool]
+    ) -> None:
         self._provider = provider
         self._make = make
+        self._is_stopped = is_stopped
         self._manner = manner
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
@@ -92,7 +113,7 @@ class Calls:
 
     def _start(self, index: int, message: Message, started_at: float) -> None:
         if self._generator is None:
-            self._generator = self._make()
+            self._generator = _Stoppable(self._make(), self._is_stopped)
         self._tasks[index] = self._loop.create_task(self._call(self._generator, index, message, started_at))
 
     async def _call(self, generator: TextGenerator, index: int, message: Message, started_at: float) -> None:
@@ -101,7 +122,7 @@ class Calls:
         failure: Exception | None = None
         try:
             written = await writing.write(generator, self._manner, message)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, _Stopped):
             pass  # broken off: it comes back with neither
         except Exception as error:  # noqa: BLE001 -- whatever an SDK raises belongs to its item, the runner tells them apart
             failure = error

@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 from content import operations as content_operations
 from content.items import Item
 from engarde.common.scopes import tenant_scope
-from generation import endings, metrics
+from generation import endings
 from generation.answers import Text
 from generation.llm.base import Tokens
 from generation.models import ACTIVE, Job, JobStatus
@@ -87,6 +87,7 @@ class Outcome:
         error_code: why nothing was; kept only with an item that failed for good.
         retry_in: seconds until it may be tried again; None for never.
         is_free: whether the try does not count.
+        is_refusal: whether the provider said "too many calls".
         prompt: what was asked for, kept with the content.
     """
 
@@ -98,6 +99,7 @@ class Outcome:
     error: str = ""
     retry_in: float | None = None
     is_free: bool = False
+    is_refusal: bool = False
     prompt: str = ""
 
 
@@ -109,9 +111,9 @@ class Step:
         claimed: indexes of the items that are the caller's now, each with how often it is tried with this time.
         others: workers besides the caller that have items in hand.
         in_hand: items that somebody has in hand, the caller's and dead workers' among them.
-        is_held_back: whether the cost cap left items unclaimed that would have been claimed.
+        is_held_back: whether the cost cap allows not one more item.
         last_seq: how many items have finished.
-        answered_at: the last answer of the provider other than "too many calls".
+        refused_since: since when the provider has said nothing but "too many calls".
     """
 
     status: str
@@ -120,7 +122,7 @@ class Step:
     in_hand: int = 0
     is_held_back: bool = False
     last_seq: int = 0
-    answered_at: datetime | None = None
+    refused_since: datetime | None = None
 
     @property
     def is_active(self) -> bool:
@@ -157,9 +159,7 @@ def step(*, job: Job, lease: UUID, outcomes: Sequence[Outcome], want: int, crowd
                 generated=len(items),
             )
         endings.finish_if_done(row)
-    for one in settled:
-        metrics.ITEMS.labels(one.status).inc()
-    return replace(found, status=row.status, last_seq=row.last_seq, answered_at=row.answered_at)
+    return replace(found, status=row.status, last_seq=row.last_seq, refused_since=row.refused_since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,14 +250,14 @@ def content_fields(job: Job, outcome: Outcome) -> dict[str, Any]:
             model=job.model,
             prompt=outcome.prompt,
             tokens=outcome.tokens,
-            cost=outcome.cost,
+            cost=None if job.input_price is None else outcome.cost,
             job_id=job.id,
         ),
     }
 
 
 def ai_generation(
-    *, provider: str, model: str, prompt: str, tokens: Tokens, cost: Decimal, job_id: UUID | None
+    *, provider: str, model: str, prompt: str, tokens: Tokens, cost: Decimal | None, job_id: UUID | None
 ) -> dict[str, Any]:
     """Return what a content says of how it was generated."""
     return {
@@ -267,7 +267,7 @@ def ai_generation(
         "tokens": tokens.input + tokens.output,
         "input_tokens": tokens.input,
         "output_tokens": tokens.output,
-        "cost_usd": format(cost.normalize(), "f"),
+        "cost_usd": None if cost is None else format(cost.normalize(), "f"),
         "job_id": str(job_id) if job_id else None,
     }
 
@@ -289,10 +289,12 @@ def _count(job: Job, settled: Sequence[_Settled], items: Sequence[Item], now: da
     job.input_tokens += sum(one.outcome.tokens.input for one in settled)
     job.output_tokens += sum(one.outcome.tokens.output for one in settled)
     if any(not one.outcome.is_free for one in settled):
-        job.answered_at = now
+        job.refused_since = None
+    elif any(one.outcome.is_refusal for one in settled):
+        job.refused_since = job.refused_since or now
     job.touched_at = Now()  # PostgreSQL's clock, by which `dispatch` goes
     fields = ["completed", "failed", "last_seq", "stored_bytes", "cost_usd", "input_tokens", "output_tokens"]
-    job.save(update_fields=[*fields, "answered_at", "touched_at"])
+    job.save(update_fields=[*fields, "refused_since", "touched_at"])
 
 
 def _claim(job: Job, lease: UUID, want: int, crowd: int) -> Step:
@@ -301,7 +303,7 @@ def _claim(job: Job, lease: UUID, want: int, crowd: int) -> Step:
         cursor.execute(IN_HAND, [lease, job.id])
         in_hand, live, others = cursor.fetchone()
         by_cost, room = _affordable(job, in_hand), min(want, job.concurrency - live)
-        found = Step(job.status, others=others, in_hand=in_hand, is_held_back=by_cost < room)
+        found = Step(job.status, others=others, in_hand=in_hand, is_held_back=room > 0 >= by_cost)
         limit = min(room, by_cost)
         if limit <= 0 or others >= crowd:
             return found

@@ -33,6 +33,7 @@ UNAUTHENTICATED, NOT_FOUND, FORBIDDEN, MALFORMED, GONE = 4401, 4404, 4403, 4400,
 READS = frozenset({Scope.CONTENT_READ, Scope.GENERATE})
 BEAT_SECONDS = 15.0  # so often something is said, so that nobody on the way takes the line for dead
 CHECK_SECONDS = 60.0
+SEND_SECONDS = 30.0
 LARGEST_SEQ = 2**31 - 1
 SEQ = re.compile("[0-9]{1,10}")
 
@@ -123,8 +124,8 @@ class JobConsumer(AsyncWebsocketConsumer):
             elif state and state.is_finished:
                 await self._send_done(watcher)
                 return
-            elif state:
-                await self.send(state.text)
+            elif state and state.seq >= max(place, seq):  # the feed may be behind what PostgreSQL told just now
+                await self._say(state.text)
             if time.monotonic() - checked_at > CHECK_SECONDS:
                 await _check(watcher)
                 checked_at = time.monotonic()
@@ -134,7 +135,7 @@ class JobConsumer(AsyncWebsocketConsumer):
         """Send what finished after an item; return the last one then, and whether there is more."""
         told = await feed.after(place)
         for one in told:
-            await self.send(one.text)
+            await self._say(one.text)
         place = told[-1].seq if told else place
         return place, bool(feed.state) and place < feed.state.seq  # type: ignore[union-attr]
 
@@ -148,7 +149,19 @@ class JobConsumer(AsyncWebsocketConsumer):
 
     async def _send_job(self, kind: str, view: queries.JobView) -> None:
         shown = {"type": kind, "seq": view.job.last_seq, **serializers.show_job(view, timezone.now())}
-        await self.send(json.dumps(shown).decode())
+        await self._say(json.dumps(shown).decode())
+
+    async def _say(self, text: str) -> None:
+        """Send a message.
+
+        Raises:
+            Refused: the other side does not read.
+        """
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self.send(text)
+        except TimeoutError as error:
+            raise Refused(GONE, "Nobody reads at the other end.") from error
 
 
 async def _admit(scope: Any) -> Watcher:
@@ -159,8 +172,8 @@ async def _admit(scope: Any) -> Watcher:
     """
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     job_id: UUID = scope["url_route"]["kwargs"]["job_id"]
-    after = _after_of(query)
     principal, tenant_id = await _find(_handshake(scope), job_id)
+    after = _after_of(query)
     return Watcher(principal, tenant_id, job_id, after)
 
 

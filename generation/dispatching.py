@@ -15,10 +15,11 @@ MOST_AT_ONCE = 500
 DUE = """
 WITH ranked AS (
     SELECT id, row_number() OVER (PARTITION BY tenant_id ORDER BY started_at IS NULL, created_at, id) AS place
-    FROM content_generation_jobs WHERE status IN ('pending', 'running')
+    FROM content_generation_jobs
+    WHERE status IN ('pending', 'running') AND coalesce(not_before, '-infinity') <= now()
 ), due AS (
     SELECT job.id FROM content_generation_jobs AS job JOIN ranked ON ranked.id = job.id
-    WHERE ranked.place <= %(per_tenant)s AND coalesce(job.not_before, '-infinity') <= now()
+    WHERE ranked.place <= %(per_tenant)s
       AND coalesce(job.touched_at, '-infinity') < now() - %(untouched)s * interval '1 second'
     ORDER BY job.touched_at NULLS FIRST, job.created_at LIMIT %(most)s FOR UPDATE OF job SKIP LOCKED
 )

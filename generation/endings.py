@@ -15,7 +15,6 @@ from content.models import Event
 from content.webhooks import operations as webhooks
 from engarde.accounts import operations as account_operations
 from engarde.accounts.models import Mail
-from generation import metrics
 from generation.models import UNFINISHED, ItemStatus, Job, JobItem, JobStatus
 from quotas import reservations
 
@@ -98,7 +97,6 @@ def pause(job: Job, code: str, message: str) -> None:
     """Stop a locked job until somebody resumes it; what is under way still ends."""
     job.status, job.error_code, job.error_message = JobStatus.PAUSED, code, message
     job.save(update_fields=["status", "error_code", "error_message"])
-    metrics.PAUSED.labels(code).inc()
     _tell(job)
 
 
@@ -107,7 +105,6 @@ def _end(job: Job, status: str, code: str, message: str) -> None:
     fields = ["status", "error_code", "error_message", "completed_at", "completed", "failed", "last_seq"]
     job.save(update_fields=fields)
     reservations.release(tenant_id=job.tenant_id, reservation_id=job.id)
-    metrics.JOBS.labels(status).inc()
     _tell(job)
 
 

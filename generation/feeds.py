@@ -17,7 +17,6 @@ from uuid import UUID
 import structlog
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
-from django.db import DatabaseError
 from django.utils import timezone
 
 from engarde.common import json
@@ -101,8 +100,8 @@ class Feed:
                 begun = time.monotonic()
                 try:
                     await self._read()
-                except DatabaseError as error:
-                    log.warning("a job's progress was not read; trying again", job=str(self.job_id), error=str(error))
+                except Exception:  # whatever it is, watchers wait for this task
+                    log.exception("a job's progress was not read; trying again", job=str(self.job_id))
                 await asyncio.sleep(max(0.0, FLUSH_SECONDS - (time.monotonic() - begun)))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(look.wait(), LOOK_SECONDS)

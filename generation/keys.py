@@ -15,7 +15,7 @@ from engarde.common.problems import Invalid, NotFound
 from engarde.common.scopes import tenant_scope
 from generation import prices, providers
 from generation.llm.base import KeyRefused, LLMError, NoCredit
-from generation.models import KeyStatus, LLMKey, LLMKeyEvent, Provider
+from generation.models import ACTIVE, Job, KeyStatus, LLMKey, LLMKeyEvent, Provider
 from generation.problems import LLMKeyInvalid, LLMKeyMissing, LLMNoCredit, LLMNotConfigured, LLMUnavailable
 from generation.providers import Credential
 
@@ -68,6 +68,8 @@ def save_key(*, tenant_id: UUID, provider: Provider, api_key: str, actor_id: UUI
         }
         key, is_new = LLMKey.objects.update_or_create(tenant_id=tenant_id, provider=provider, defaults=values)
         _audit(key, Action.STORED if is_new else Action.REPLACED, actor_id, now)
+        # What the old key had to wait for does not hold for the new one.
+        Job.objects.filter(tenant_id=tenant_id, provider=provider, status__in=ACTIVE).update(not_before=None)
     return _check(key, api_key, actor_id, now)
 
 
@@ -208,6 +210,9 @@ def _model(credential: Credential, tenant_id: UUID, wanted: str | None, now: dat
     has_price = credential.provider != Provider.LOCAL and prices.price_of(
         provider=credential.provider, model=name, now=now
     )
+    allowed = settings.LLM_PLATFORM_MODELS
+    if allowed and not credential.is_tenants and credential.provider != Provider.LOCAL and name not in allowed:
+        raise Invalid("model", f"On the platform's key only: {', '.join(allowed)}.", "model_not_allowed")
     # An alias may be missing from the provider's list; what has a list price exists.
     if listed and name not in listed and not has_price:
         raise Invalid("model", f"{credential.provider} has no model {name} for this key.", "unknown_model")

@@ -14,9 +14,6 @@ SECONDS = Histogram(
 )
 TOKENS = Counter("engarde_llm_tokens_total", "Tokens that were used.", ["provider", "direction"])
 COST = Counter("engarde_llm_cost_usd_total", "What calls cost by list price, in USD.", ["provider"])
-ITEMS = Counter("engarde_generation_items_total", "Items of jobs that finished.", ["status"])
-JOBS = Counter("engarde_generation_jobs_total", "Jobs that ended, by status.", ["status"])
-PAUSED = Counter("engarde_generation_jobs_paused_total", "Jobs that were paused, by reason.", ["code"])
 
 
 def note_tokens(provider: str, tokens: Tokens, price: Price | None) -> None:

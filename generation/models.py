@@ -124,7 +124,7 @@ class Job(models.Model):
         last_seq: how many items finished so far; an item that is tried again after it failed counts again.
         touched_at: when a worker last had it in hand, or was last asked to.
         not_before: nothing can be done before; the provider asked to be left alone.
-        answered_at: the last answer of the provider other than "too many calls".
+        refused_since: since when the provider has said nothing but "too many calls".
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -165,7 +165,7 @@ class Job(models.Model):
     completed_at = models.DateTimeField(null=True)
     touched_at = models.DateTimeField(null=True)
     not_before = models.DateTimeField(null=True)
-    answered_at = models.DateTimeField(null=True)
+    refused_since = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "content_generation_jobs"

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from engarde.common import wake
 from engarde.common.problems import Invalid, NotFound
 from engarde.common.scopes import tenant_scope
-from generation import endings, keys, prompts, queries
+from generation import endings, keys, prompts, queries, stops
 from generation.keys import Writer
 from generation.models import ACTIVE, UNFINISHED, Job, JobStatus
 from generation.problems import CostCapReached, JobFinished, NotFinished, NothingToRetry, NotPaused, TooManyJobs
@@ -127,7 +127,11 @@ def _new_job(
     tenant_id: UUID, created_by: UUID, request: BatchRequest, brief: Brief, writer: Writer, now: datetime
 ) -> Job:
     manner = manner_of(model=writer.model, params=request.params, max_tokens=request.max_tokens)
-    message = brief.message(longest_prompt(request.params))
+    longest = longest_prompt(request.params)
+    if len(longest) > prompts.MAX_PROMPT:
+        too_long = f"With the longest topic in place the prompt has more than {prompts.MAX_PROMPT} characters."
+        raise Invalid("generation_params.prompt_template", too_long, "max_length")
+    message = brief.message(longest)
     price = writer.price
     item_limit = manner.most_usd(price, message) if price else None
     _check_cap(request.max_cost_usd, item_limit)
@@ -153,7 +157,6 @@ def _new_job(
         estimated_cost_usd=usual,
         estimated_item_bytes=usual_bytes,
         created_at=now,
-        answered_at=now,
     )
 
 
@@ -226,6 +229,7 @@ def cancel_job(*, tenant_id: UUID, job_id: UUID) -> Job:
     """
     with tenant_scope(tenant_id):
         cancel_in_scope(tenant_id=tenant_id, job_id=job_id)
+    stops.tell(job_id)
     return queries.get_job(tenant_id=tenant_id, job_id=job_id)
 
 
@@ -331,7 +335,7 @@ def _start_again(job: Job, items: int, max_cost_usd: Decimal | None, now: dateti
             f"of {format(job.max_cost_usd.normalize(), 'f')}; give a higher max_cost_usd."
         )
     job.status, job.error_code, job.error_message = JobStatus.PENDING, "", ""
-    job.touched_at, job.not_before, job.answered_at = None, None, now
+    job.touched_at, job.not_before, job.refused_since = None, None, None
     job.save()
     reservations.release(tenant_id=job.tenant_id, reservation_id=job.id)
     _hold(job, items, now)

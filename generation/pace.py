@@ -62,6 +62,7 @@ local function grow()
   local quiet = math.max(0, now - math.max(cut, state['until'] or 0))
   local share = 0.002 * (1 + (quiet / 15) ^ 2)
   if state.rate < 0.95 * state.ceiling then share = 0.03 end
+  if state.rate < 2 then share = 0.1 end
   set('rate', math.min(state.rate * (1 + math.min(share, 0.1)) ^ passed, 10000))
   set('ceiling', math.max(state.ceiling, state.rate))
   set('grown', now)
@@ -105,6 +106,7 @@ elseif verb == 'answered' then
   if not state.rate then set('credit', math.min((state.credit or INITIAL) + 2 * answers, 1000)) end
 elseif verb == 'refused' then
   local started, asked = tonumber(ARGV[3]), tonumber(ARGV[4])
+  if started <= 0 then started = now end
   local is_same_wave = started <= (state.cut or 0)
   bucket(started, 'b', -1)
   bucket(started, 'r', 1)
@@ -114,7 +116,12 @@ elseif verb == 'refused' then
   set('until', math.max(state['until'] or 0, now + pause))
   local accepted, refused = math.max(0, sum('b')), sum('r')
   local is_wave = refused >= 4 and refused >= 0.3 * (accepted + refused)
-  if not state.rate or is_wave then
+  if accepted < 2 and (is_wave or not state.rate) then
+    -- Everything was refused: that tells of no rate. Begin anew, with fewer.
+    if not is_same_wave then set('credit', math.min(INITIAL, math.max(4, math.floor((state.credit or INITIAL) / 2)))) end
+    redis.call('HDEL', key, 'rate', 'ceiling')
+    state.rate, state.ceiling, changed.rate, changed.ceiling = nil, nil, nil, nil
+  elseif not state.rate or is_wave then
     local estimate = math.max(SMALLEST, accepted)
     set('ceiling', math.min(state.rate and state.ceiling or estimate, estimate))
     set('rate', math.min(state.rate or estimate, 0.95 * estimate))

@@ -42,6 +42,7 @@ LENGTHS = {"short": "short: two or three sentences", "medium": "medium: one to t
 USUAL_CHARACTERS = {"tweet": 280, "image": 300, "story": 400, "ad": 600, "article": 6000}
 USUAL_OTHERWISE = 1000
 LENGTH_FACTORS = {"short": 0.5, "long": 2.0}
+MAX_PROMPT = 20_000
 REASK_ANSWER_CHARACTERS = 4000
 REASK = "That cannot be used: {reason}. Answer again, with the JSON object only, complete and valid."
 LONGEST_REASON = 200

@@ -11,10 +11,12 @@ from cachetools import TTLCache
 from django.conf import settings
 
 from generation.llm import registry
-from generation.llm.base import VERIFY_SECONDS, KeyRefused, LLMError, NoCredit, TextGenerator, TimedOut
+from generation.llm.base import VERIFY_SECONDS, KeyRefused, LLMError, NoCredit, TextGenerator, TimedOut, Unavailable
 from generation.models import KeyStatus, Provider
 
 CATALOGUE_SECONDS = 600
+SILENT_SECONDS = 30
+MOST_AT_ONCE = 6  # threads of a process that wait for lists of models
 MAX_CATALOGUES = 1000
 
 T = TypeVar("T")
@@ -73,7 +75,7 @@ async def _ask(credential: Credential, question: Callable[[TextGenerator], Await
 
 def check(credential: Credential) -> KeyStatus:
     """Return what one cheap call says of a key, within VERIFY_SECONDS."""
-    _catalogues.pop(credential.fingerprint, None)
+    _forget(credential)
     try:
         models(credential)
     except KeyRefused:
@@ -86,7 +88,9 @@ def check(credential: Credential) -> KeyStatus:
 
 
 _catalogues: TTLCache[str, list[str]] = TTLCache(MAX_CATALOGUES, CATALOGUE_SECONDS)
+_silent: TTLCache[str, str] = TTLCache(MAX_CATALOGUES, SILENT_SECONDS)  # providers that did not answer, and why
 _lock = threading.Lock()
+_asking = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 def models(credential: Credential) -> list[str]:
@@ -96,16 +100,40 @@ def models(credential: Credential) -> list[str]:
         LLMError: one of its subclasses.
     """
     with _lock:
-        known = _catalogues.get(credential.fingerprint)
+        known, silence = _catalogues.get(credential.fingerprint), _silent.get(credential.fingerprint)
     if known is not None:
         return known
-    found = ask(credential, lambda generator: generator.models(), seconds=VERIFY_SECONDS)
+    if silence is not None:
+        raise Unavailable(silence)
+    try:
+        found = _ask_for_models(credential)
+    except Unavailable as error:
+        with _lock:
+            _silent[credential.fingerprint] = str(error)
+        raise
     with _lock:
         _catalogues[credential.fingerprint] = found
     return found
+
+
+def _ask_for_models(credential: Credential) -> list[str]:
+    """Ask, unless too many threads of this process wait for providers already."""
+    if not _asking.acquire(blocking=False):
+        raise Unavailable("Too many providers are being asked at once; try again soon.")
+    try:
+        return ask(credential, lambda generator: generator.models(), seconds=VERIFY_SECONDS)
+    finally:
+        _asking.release()
+
+
+def _forget(credential: Credential) -> None:
+    with _lock:
+        _catalogues.pop(credential.fingerprint, None)
+        _silent.pop(credential.fingerprint, None)
 
 
 def forget_models() -> None:
     """Ask providers anew."""
     with _lock:
         _catalogues.clear()
+        _silent.clear()

@@ -14,7 +14,7 @@ from engarde.common import cursors
 from engarde.common.paging import Page
 from engarde.common.problems import Invalid, NotFound
 from engarde.common.scopes import tenant_scope
-from generation.models import ACTIVE, UNFINISHED, ItemStatus, Job, JobEvent, JobItem
+from generation.models import ACTIVE, ItemStatus, Job, JobEvent, JobItem
 from generation.prompts import BrandVoice, Brief
 
 MAX_CONTENT_IDS = 1000
@@ -147,8 +147,8 @@ def list_jobs(*, tenant_id: UUID, page: int | None, size: int, cursor: str | Non
 
 def list_items(
     *, tenant_id: UUID, job_id: UUID, page: int | None, size: int, cursor: str | None, status: str | None
-) -> Page[JobItem]:
-    """Return a page of a job's items, by index.
+) -> tuple[Job, Page[JobItem]]:
+    """Return a job, and a page of its items, by index.
 
     Raises:
         NotFound: the tenant has no such job.
@@ -156,7 +156,7 @@ def list_items(
     """
     digest = cursors.digest({"list": "job items", "job": job_id, "status": status})
     with tenant_scope(tenant_id, one_moment=True):
-        _get(tenant_id, job_id)
+        job = _get(tenant_id, job_id)
         rows = JobItem.objects.filter(tenant_id=tenant_id, job_id=job_id)
         rows = rows.filter(status=status) if status else rows
         total = rows.count()
@@ -169,9 +169,10 @@ def list_items(
     more = found[size:]
     found = found[:size]
     after = cursors.encode([found[-1].index], digest) if more else None
-    return Page(
+    found_page = Page(
         rows=found, number=None if cursor else page, size=size, total=total, has_next=bool(more), next_cursor=after
     )
+    return job, found_page
 
 
 def events_after(*, tenant_id: UUID, job_id: UUID, seq: int, limit: int) -> list[JobEvent]:
@@ -202,23 +203,26 @@ class PlatformState:
     """How generation is on the whole platform.
 
     Attributes:
-        jobs: how many there are, by status, of those that have not ended.
+        jobs: how many there are, by status.
         oldest_seconds: how long the oldest job has waited for its first item.
+        made: by provider, what all jobs have stored, failed, used and cost so far.
     """
 
     jobs: Mapping[str, int]
     items_waiting: int
     items_in_hand: int
     oldest_seconds: float
+    made: Sequence[Mapping[str, Any]]
 
 
 def platform_state() -> PlatformState:
     """Inside a system scope, return how generation is."""
-    jobs = Job.objects.filter(status__in=UNFINISHED)
-    by_status = dict(jobs.order_by("status").values_list("status").annotate(number=Count("id")))
+    by_status = dict(Job.objects.order_by("status").values_list("status").annotate(number=Count("id")))
     active = Job.objects.filter(status__in=ACTIVE)
     sums = active.aggregate(left=Sum(F("target_count") - F("completed") - F("failed"), default=0))
     in_hand = JobItem.objects.filter(status=ItemStatus.RUNNING, job__in=active).count()
     oldest = active.filter(started_at=None).aggregate(at=Min("created_at"))["at"]
     waited = (timezone.now() - oldest).total_seconds() if oldest else 0.0
-    return PlatformState(by_status, sums["left"] - in_hand, in_hand, waited)
+    names = ("completed", "failed", "input_tokens", "output_tokens", "cost_usd")
+    made = Job.objects.order_by("provider").values("provider").annotate(**{f"all_{name}": Sum(name) for name in names})
+    return PlatformState(by_status, sums["left"] - in_hand, in_hand, waited, list(made))

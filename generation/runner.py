@@ -21,7 +21,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from engarde.common import redis as redis_client
 from engarde.common.problems import Problem, explain
 from engarde.common.scopes import tenant_scope
-from generation import claims, endings, keys, metrics, operations, progress, prompts, queries
+from generation import claims, endings, keys, metrics, operations, progress, prompts, queries, stops
 from generation.calls import Calls, Result
 from generation.claims import Outcome, Step
 from generation.llm.base import (
@@ -45,6 +45,7 @@ Clock = Callable[[], datetime]
 
 FEW = 10  # a concurrency up to this needs no second worker
 LONGEST_IDLE_SECONDS = 3.0  # a worker waits so long for something to do before it lets another job have its place
+IDLE_AGAIN_SECONDS = 2.0  # after a worker found nothing to do
 SHORTEST_SLICE_SECONDS = 10.0  # after this, a worker makes place for a task that waits
 LONGEST_LOOK_SECONDS = 0.5  # how soon a cancelled job is noticed
 LONGEST_RETRY_SECONDS = 300.0
@@ -98,6 +99,15 @@ def stop(job: Job, act: Callable[[Job], None], *, with_items: bool = False) -> N
             act(row)
 
 
+through_lost_connections = retry(
+    retry=retry_if_exception_type(OperationalError),
+    stop=stop_after_attempt(4),
+    wait=wait_random_exponential(multiplier=0.2, max=3),
+    before_sleep=lambda _: connection.close(),
+    reraise=True,
+)
+
+
 class Worker:
     """One worker's part in a job, for a while."""
 
@@ -114,12 +124,12 @@ class Worker:
         self._most = -(-job.concurrency // self._workers)
         self._prompts: dict[int, str] = {}
         self._attempts: dict[int, int] = {}
-        self._is_refused = False  # whether the last answer was "too many calls"
+        self._fatal: LLMError | None = None  # after which no other call can succeed
         self._pending: list[Outcome] = []
         self._begun = time.monotonic()
         self._deadline: float = time.monotonic() + settings.GENERATION_SLICE_SECONDS
         self._next_look = time.monotonic() + LONGEST_LOOK_SECONDS
-        self._next_renewal: float = time.monotonic() + settings.GENERATION_LEASE_SECONDS / 3
+        self._next_renewal: float = time.monotonic()  # at once: dead workers may have left something
         self._wait = 0.0  # seconds until the pace allows another call
         self._nothing_until = 0.0  # nothing to claim was found; look again then
         self._next_crowd_look = 0.0
@@ -130,7 +140,12 @@ class Worker:
         """Work until the time is over, the job is, or there is nothing to do for it."""
         params, model = self._job.params, self._job.model
         manner = operations.manner_of(model=model, params=params, max_tokens=params["max_tokens"])
-        with Calls(provider=self._job.provider, make=self._credential.generator, manner=manner) as calls:
+        with Calls(
+            provider=self._job.provider,
+            make=self._credential.generator,
+            manner=manner,
+            is_stopped=partial(stops.is_stopped, self._job.id),
+        ) as calls:
             try:
                 while not self._is_done(calls):
                     self._turn(calls)
@@ -179,8 +194,9 @@ class Worker:
         return time.monotonic() >= self._next_look
 
     def _settle(self, calls: Calls, want: int, at: float) -> None:
-        outcomes, self._pending = self._pending, []
-        step = self._stepped(outcomes, want)
+        outcomes = list(self._pending)
+        step = self._stepped(outcomes, 0 if self._fatal else want)
+        del self._pending[: len(outcomes)]  # not before: should the step fail, they are given back
         self._next_look = time.monotonic() + LONGEST_LOOK_SECONDS
         self._make_place()
         for index, attempts in step.claimed.items():
@@ -194,6 +210,8 @@ class Worker:
         is_idle = not calls.under_way and not step.claimed
         self._idle_since = (self._idle_since or time.monotonic()) if is_idle else None
         self._after(step, calls)
+        if self._fatal:
+            self._fail_job(self._fatal, calls)
 
     def _make_place(self) -> None:
         """End the slice early where other tasks wait for a worker, so that a large job does not hold up small ones."""
@@ -215,13 +233,7 @@ class Worker:
             step = self._stepped([outcome], 0)
         return step
 
-    @retry(
-        retry=retry_if_exception_type(OperationalError),
-        stop=stop_after_attempt(4),
-        wait=wait_random_exponential(multiplier=0.2, max=3),
-        before_sleep=lambda _: connection.close(),
-        reraise=True,
-    )
+    @through_lost_connections
     def _try_step(self, outcomes: Sequence[Outcome], want: int) -> Step:
         """Make a step; texts that were paid for are not dropped because a connection broke."""
         return claims.step(
@@ -247,7 +259,7 @@ class Worker:
         if step.is_active and step.is_held_back and not step.in_hand:
             self._pause("cost_cap_reached", "Not one more item can be tried without a chance to go over max_cost_usd.")
         longest = timedelta(seconds=settings.GENERATION_PAUSE_AFTER_429_SECONDS)
-        if step.is_active and self._is_refused and step.answered_at and self._now() - step.answered_at > longest:
+        if step.is_active and step.refused_since and self._now() - step.refused_since > longest:
             minutes = int(longest.total_seconds() // 60)
             refused = f"{self._job.provider} has refused every call for {minutes} minutes: too many calls on this key."
             self._pause("llm_rate_limited", refused)
@@ -258,7 +270,11 @@ class Worker:
 
     def _renew(self, calls: Calls) -> None:
         self._next_renewal = time.monotonic() + settings.GENERATION_LEASE_SECONDS / 3
-        self._after(claims.renew(job=self._job, lease=self._lease, now=self._now()), calls)
+        self._after(self._renewed(), calls)
+
+    @through_lost_connections
+    def _renewed(self) -> Step:
+        return claims.renew(job=self._job, lease=self._lease, now=self._now())
 
     def _prompt_of(self, index: int) -> str:
         topics = self._job.params.get("topics") or [""]
@@ -270,7 +286,6 @@ class Worker:
         self._measure(result)
         if result.written:
             self._pace.answered(1)
-            self._is_refused = False
             tokens = result.written.tokens
             cost = self._price.of(tokens)
             return Outcome(result.index, text=result.written.text, tokens=tokens, cost=cost, prompt=prompt)
@@ -299,10 +314,8 @@ class Worker:
         )
         if isinstance(error, Throttled):
             self._pace.refused(started_at=result.started_at, retry_after=error.retry_after)
-            self._is_refused = True
-            return replace(outcome, retry_in=0.0, is_free=True)
+            return replace(outcome, retry_in=0.0, is_free=True, is_refusal=True)
         self._pace.answered(1)
-        self._is_refused = False
         if isinstance(error, Unavailable):
             return replace(outcome, retry_in=_backoff(self._attempts.get(result.index, 1)))
         if isinstance(error, NoCredit):
@@ -310,16 +323,19 @@ class Worker:
             self._pause(error.code, f"{self._job.provider} says that the account has no credit left: {error}")
             return replace(outcome, retry_in=0.0, is_free=True)
         if isinstance(error, KeyRefused | UnknownModel):
-            self._fail_job(error)
-            calls.break_off()
+            self._fatal = self._fatal or error  # what others have written is settled first
+            return replace(outcome, retry_in=0.0, is_free=True)
         return outcome
 
-    def _fail_job(self, error: LLMError) -> None:
+    def _fail_job(self, error: LLMError, calls: Calls) -> None:
+        self._fatal = None
+        calls.break_off()
         if isinstance(error, KeyRefused):
             keys.note_refusal(tenant_id=self._job.tenant_id, credential=self._credential, error=error, now=self._now())
         what = "refused the key" if isinstance(error, KeyRefused) else f"does not know the model {self._job.model}"
         detail = f"{self._job.provider} {what}: {error}"
         stop(self._job, partial(endings.fail, code=error.code, message=detail), with_items=True)
+        self._step = replace(self._step, status=JobStatus.FAILED)
 
     def _leave(self, calls: Calls) -> None:
         """Give back what is in hand, whatever ended the work."""
@@ -332,9 +348,10 @@ class Worker:
         if not self._step.is_active:
             return Slice(is_over=True)
         number, due_in = claims.waiting(job=self._job)
-        if not number:
+        if not number or self._step.others >= self._workers:
             return Slice(is_over=False)
-        return Slice(is_over=False, resume_in=max(due_in, self._wait))
+        is_in_its_stride = time.monotonic() >= self._deadline
+        return Slice(is_over=False, resume_in=0.0 if is_in_its_stride else max(due_in, self._wait, IDLE_AGAIN_SECONDS))
 
 
 def _backoff(attempts: int) -> float:

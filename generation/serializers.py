@@ -13,12 +13,11 @@ from engarde.common.fields import QueryIntegerField, QuerySerializer, StrictSeri
 from engarde.common.paging import DEFAULT_PAGE_SIZE, MAX_PAGE, MAX_PAGE_SIZE, PaginationOutput
 from generation.models import ItemStatus, Job, JobEvent, JobItem, JobStatus, KeyStatus, LLMKey, LLMKeyEvent, Provider
 from generation.operations import BatchRequest, Started
-from generation.prompts import LENGTHS
+from generation.prompts import LENGTHS, MAX_PROMPT
 from generation.queries import JobView
 from generation.single import Generated, SingleRequest
 from quotas.serializers import QuotaCheckOutput, show_check
 
-MAX_PROMPT = 20_000
 MAX_TOPICS = 10_000
 MAX_TOPIC = 300
 MAX_ITEMS = 10_000
@@ -248,7 +247,7 @@ class JobSummaryOutput(serializers.Serializer[Any]):
     failed = serializers.IntegerField()
     progress_percent = serializers.FloatField(help_text="Stored and failed items.")
     total_storage_bytes = serializers.IntegerField()
-    total_cost_usd = serializers.CharField()
+    total_cost_usd = serializers.CharField(allow_null=True, help_text="By list price; null where nobody knows it.")
     max_cost_usd = serializers.CharField(allow_null=True)
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
@@ -285,7 +284,7 @@ class JobItemOutput(serializers.Serializer[Any]):
     content_id = serializers.UUIDField(allow_null=True)
     error_code = serializers.CharField(allow_null=True)
     error = serializers.CharField(allow_null=True)
-    cost_usd = serializers.CharField()
+    cost_usd = serializers.CharField(allow_null=True, help_text="All tries; null where nobody knows the price.")
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
 
@@ -409,7 +408,7 @@ def show_counts(job: Job, now: datetime) -> dict[str, Any]:
         "failed": job.failed,
         "progress_percent": round(100 * finished / job.target_count, 2),
         "total_storage_bytes": job.stored_bytes,
-        "total_cost_usd": money(job.cost_usd),
+        "total_cost_usd": None if job.input_price is None else money(job.cost_usd),
         "input_tokens": job.input_tokens,
         "output_tokens": job.output_tokens,
         "estimated_completion": _estimated_completion(job, finished, now),
@@ -432,8 +431,8 @@ def show_job(view: JobView, now: datetime) -> dict[str, Any]:
     }
 
 
-def show_item(item: JobItem) -> dict[str, Any]:
-    """Return an item of a job."""
+def show_item(item: JobItem, *, has_price: bool) -> dict[str, Any]:
+    """Return an item of a job; without a price its cost is null."""
     return {
         "index": item.index,
         "status": item.status,
@@ -441,7 +440,7 @@ def show_item(item: JobItem) -> dict[str, Any]:
         "content_id": item.content_id,
         "error_code": item.error_code or None,
         "error": item.error or None,
-        "cost_usd": money(item.cost_usd),
+        "cost_usd": money(item.cost_usd) if has_price else None,
         "input_tokens": item.input_tokens,
         "output_tokens": item.output_tokens,
     }

@@ -47,6 +47,8 @@ from generation.writing import Manner, Written
 from quotas import charging, reservations
 
 HELD_FOR = timedelta(minutes=10)
+CLOSE_SECONDS = 5.0
+TOO_LATE = "The model did not answer in time; ask for less, or use a batch."
 TRIES = 3
 RETRY_SECONDS = 1.0
 LONGEST_WAIT_FOR_PACE = 10.0
@@ -180,16 +182,17 @@ def _write_all(
         brief.message(request.prompt, variant=number if several else None) for number in range(1, request.variants + 1)
     ]
 
-    async def all_of_them(generator: TextGenerator) -> list[Written | LLMError]:
-        return await asyncio.gather(*(_write(generator, manner, message, pace) for message in messages))
+    seconds = max(0.1, deadline - time.monotonic())
 
-    try:
-        results = providers.ask(writer.credential, all_of_them, seconds=max(0.1, deadline - time.monotonic()))
-    except TimedOut as error:
-        seconds = f"{settings.GENERATE_TIMEOUT_SECONDS:g}"
-        raise GenerationTimeout(
-            f"The model did not answer within {seconds} s; ask for less, or use a batch."
-        ) from error
+    async def all_of_them(generator: TextGenerator) -> list[Written | LLMError]:
+        tasks = [asyncio.create_task(_write(generator, manner, message, pace)) for message in messages]
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return [TimedOut(TOO_LATE) if task in late else task.result() for task in tasks]
+
+    results = providers.ask(writer.credential, all_of_them, seconds=seconds + CLOSE_SECONDS)
     failures = [result for result in results if isinstance(result, LLMError)]
     for failure in failures:
         if isinstance(failure, KeyRefused | NoCredit):
@@ -322,7 +325,7 @@ def _fields(request: SingleRequest, brand_id: UUID, writer: Writer, written: Wri
             model=writer.model,
             prompt=request.prompt,
             tokens=written.tokens,
-            cost=writer.price.of(written.tokens) if writer.price else Decimal(0),
+            cost=writer.price.of(written.tokens) if writer.price else None,
             job_id=None,
         ),
     }

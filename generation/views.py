@@ -260,5 +260,6 @@ class JobItemsView(QuotaView):
     def get(self, request: Request, job_id: UUID) -> Response:
         """List a job's items, by index."""
         arguments = serializers.JobItemQuery.arguments(request)
-        page = queries.list_items(tenant_id=caller(request).require_tenant(), job_id=job_id, **arguments)
-        return Response(page.envelope([serializers.show_item(item) for item in page.rows]))
+        job, page = queries.list_items(tenant_id=caller(request).require_tenant(), job_id=job_id, **arguments)
+        has_price = job.input_price is not None
+        return Response(page.envelope([serializers.show_item(item, has_price=has_price) for item in page.rows]))

@@ -43,6 +43,8 @@ def _from_exception(exc: Exception) -> tuple[dict[str, Any], dict[str, str]] | N
     if isinstance(exc, Problem):
         body = document(status=exc.status, code=exc.code, title=exc.title, detail=exc.detail, **exc.extra)
         return body, exc.headers
+    if isinstance(exc, ConnectionResetError):  # the client went away while its request was read; nobody reads this
+        return document(status=400, code="client_gone", title="Bad request", detail="The request broke off."), {}
     if isinstance(exc, Http404):
         exc = NotFound()
         return document(status=404, code=exc.code, title=exc.title, detail=exc.detail), {}

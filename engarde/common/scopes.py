@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from django.db import connection, transaction
+from psycopg import OperationalError
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 SET_SCOPE = "SELECT set_config('engarde.tenant_id', '{tenant}', true), set_config('engarde.system', '{system}', true)"
 
@@ -80,5 +81,7 @@ def _set_scope(tenant: str, system: str, isolation: str = "") -> None:
     begin = f"BEGIN {isolation}; " if pgconn.transaction_status == TransactionStatus.IDLE else ""
     with connection.wrap_database_errors:
         result = pgconn.exec_((begin + SET_SCOPE.format(tenant=tenant, system=system)).encode())
+        if pgconn.status == ConnStatus.BAD:
+            raise OperationalError("the connection to PostgreSQL is lost")  # such an error has no code to tell it by
         if result.status != ExecStatus.TUPLES_OK:
             raise error_from_result(result)

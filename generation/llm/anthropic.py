@@ -1,5 +1,6 @@
 """Anthropic's messages."""
 
+import asyncio
 from typing import Any
 
 import anthropic
@@ -52,7 +53,8 @@ class AnthropicGenerator:
             extra["output_config"] = {"format": {"type": "json_schema", "schema": call.schema}}
         messages: Any = list(call.messages)
         try:
-            with shapes_checked():
+            # The SDK's own time-out is for each piece that it reads, and some servers send blanks to keep a line open.
+            async with asyncio.timeout(call.timeout):
                 found = await self._client.messages.create(
                     model=call.model,
                     system=call.system,
@@ -61,7 +63,12 @@ class AnthropicGenerator:
                     timeout=call.timeout,
                     **extra,
                 )
+            with shapes_checked():
                 return _answer_of(found)
+        except TimeoutError as error:
+            raise TimedOut("The provider did not answer in time.") from error
+        except ValueError as error:
+            raise Unavailable("The provider's answer is not JSON.") from error
         except anthropic.APIError as error:
             raise self._named(error) from error
 

@@ -1,5 +1,6 @@
 """OpenAI's chat completions, and everybody who speaks them: Google, DeepSeek, Qwen, Meta Llama, local servers."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -70,11 +71,17 @@ class OpenAIGenerator:
             extra["response_format"] = {"type": "json_object"}
         messages: Any = [{"role": "system", "content": call.system}, *call.messages]
         try:
-            with shapes_checked():
+            # The SDK's own time-out is for each piece that it reads, and some servers send blanks to keep a line open.
+            async with asyncio.timeout(call.timeout):
                 found = await self._client.chat.completions.create(
                     model=call.model, messages=messages, timeout=call.timeout, **extra
                 )
+            with shapes_checked():
                 return _answer_of(found)
+        except TimeoutError as error:
+            raise TimedOut("The provider did not answer in time.") from error
+        except ValueError as error:
+            raise Unavailable("The provider's answer is not JSON.") from error
         except openai.APIError as error:
             raise self._named(error) from error
 

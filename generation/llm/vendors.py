@@ -70,6 +70,8 @@ def error_of(status: int, body: object, headers: Mapping[str, str], key: str) ->
         return NoCredit(message)
     if status in OVERLOADED:
         return Throttled(message, retry_after=seconds_of(headers.get("retry-after"), headers.get("retry-after-ms")))
+    if status == 403 and "model" in lower and "key" not in lower:
+        return UnknownModel(message)
     if status in REFUSED_KEY:
         return KeyRefused(message)
     if any(word in lower for word in FILTERED):

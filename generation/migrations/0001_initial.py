@@ -107,7 +107,7 @@ class Migration(migrations.Migration):
                 ("completed_at", models.DateTimeField(null=True)),
                 ("touched_at", models.DateTimeField(null=True)),
                 ("not_before", models.DateTimeField(null=True)),
-                ("answered_at", models.DateTimeField(null=True)),
+                ("refused_since", models.DateTimeField(null=True)),
                 (
                     "tenant",
                     models.ForeignKey(

@@ -220,7 +220,7 @@ def fill_every_table(person: Person) -> dict[str, UUID]:
 def fill_generation(person: Person, now: datetime) -> dict[str, UUID]:
     """Give a tenant a row in each table of generation."""
     tenant: dict[str, Any] = {"tenant_id": person.tenant_id}
-    key = {"provider": "openai", "last4": "last", "status": "unchecked"}
+    key: dict[str, Any] = {"provider": "openai", "last4": "last", "status": "unchecked"}
     place = {"index": randrange(10**9)}
     with tenant_scope(person.tenant_id):
         LLMKey.objects.update_or_create(**tenant, **key, defaults={"secret": "", "master_key_id": ""})

@@ -1,6 +1,7 @@
 """Claims and settlements in any order: workers that die, come late, meet cancel and retry; the sums hold after each act."""
 
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -39,7 +40,7 @@ ACTS = st.lists(
 
 
 def outcome(index: int, kind: str) -> Outcome:
-    spent = {"tokens": Tokens(10, 5), "cost": Decimal("0.00003")}
+    spent: dict[str, Any] = {"tokens": Tokens(10, 5), "cost": Decimal("0.00003")}
     if kind == "written":
         return Outcome(index, text=Text(f"Title {index}", f"Body of {index}"), prompt="p", **spent)
     if kind == "refused":

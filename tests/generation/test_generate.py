@@ -556,14 +556,16 @@ def test_a_model_that_hangs_is_given_up_at_the_deadline(
     ok(generate(dora))
 
 
-def test_one_slow_variant_of_several_is_too_late_too(dora: Person, provider: Provider, settings: LazySettings) -> None:
-    settings.GENERATE_TIMEOUT_SECONDS = 0.7
+def test_a_slow_variant_does_not_cost_the_quick_ones(dora: Person, provider: Provider, settings: LazySettings) -> None:
+    settings.GENERATE_TIMEOUT_SECONDS = 1.5
     provider.behave(faults={"hang": 0.5}, seed=3)
 
-    refused(generate(dora, variants=5, save=True), 504, "generation_timeout")
+    answer = generate(dora, variants=5).json()
 
-    assert [call for call in calls(provider) if call["status"] == 200]  # and some were quick
-    check(dora, generated=0, used=0)
+    assert len(answer["variants"]) + len(answer["errors"]) == 5
+    assert answer["variants"]
+    assert {error["code"] for error in answer["errors"]} == {"llm_timeout"}
+    check(dora, generated=len(answer["variants"]), used=0)
 
 
 def test_waiting_for_the_provider_does_not_outlast_the_deadline(

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from engarde.accounts import mailer
 from engarde.common.scopes import system_scope, tenant_scope
-from generation import operations
 from generation.models import Job, JobEvent, JobItem, LLMKey
+from quotas import reservations
 from quotas.models import Reservation
 from tests.generation.house import ask_batch, items_of, job_of, new_studio, start, with_key, work
 from tests.people import Person, logged_in, new_colleague, new_owner
@@ -457,15 +457,15 @@ def test_acts_that_do_not_fit_the_state_are_conflicts(studio: Person) -> None:
 def test_jobs_are_listed_newest_first_by_page_and_cursor(studio: Person) -> None:
     made = [str(start(studio, 1)) for _ in range(5)]
 
-    page = studio.api.get(JOBS, {"pageSize": 2}).json()
-    rest = studio.api.get(JOBS, {"pageSize": 3, "cursor": page["pagination"]["nextCursor"]}).json()
+    page = studio.api.get(JOBS, {"pageSize": "2"}).json()
+    rest = studio.api.get(JOBS, {"pageSize": "3", "cursor": page["pagination"]["nextCursor"]}).json()
 
     assert [row["job_id"] for row in page["data"] + rest["data"]] == made[::-1]
     assert page["pagination"]["total"] == 5
     assert rest["pagination"]["hasNext"] is False
     assert studio.api.get(JOBS, {"status": "completed"}).json()["data"] == []
     assert studio.api.get(JOBS, {"status": "sleeping"}).status_code == 400
-    assert studio.api.get(JOBS, {"page": 1, "cursor": "x"}).status_code == 400
+    assert studio.api.get(JOBS, {"page": "1", "cursor": "x"}).status_code == 400
     assert studio.api.get(JOBS, {"cursor": "x"}).status_code == 400
 
 
@@ -474,14 +474,14 @@ def test_items_are_listed_in_order_and_by_status(studio: Person, provider: Provi
     job_id = start(studio, 30, concurrency=10)
     work(studio, job_id)
 
-    first = studio.api.get(f"{JOBS}/{job_id}/items", {"pageSize": 12}).json()
+    first = studio.api.get(f"{JOBS}/{job_id}/items", {"pageSize": "12"}).json()
     second = studio.api.get(
-        f"{JOBS}/{job_id}/items", {"pageSize": 100, "cursor": first["pagination"]["nextCursor"]}
+        f"{JOBS}/{job_id}/items", {"pageSize": "100", "cursor": first["pagination"]["nextCursor"]}
     ).json()
 
     assert [item["index"] for item in first["data"] + second["data"]] == list(range(30))
     assert first["pagination"]["total"] == 30
-    failed = studio.api.get(f"{JOBS}/{job_id}/items", {"status": "failed", "pageSize": 100}).json()
+    failed = studio.api.get(f"{JOBS}/{job_id}/items", {"status": "failed", "pageSize": "100"}).json()
     assert {item["status"] for item in failed["data"]} == {"failed"}
 
 
@@ -583,7 +583,7 @@ def contents_of(person: Person, job_id: UUID) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
-        query = {"pageSize": 100, **({"cursor": cursor} if cursor else {})}
+        query: dict[str, str] = {"pageSize": "100", **({"cursor": cursor} if cursor else {})}
         page = person.api.get("/api/content", query).json()
         found += [one for one in page["data"] if (one["ai_generation"] or {}).get("job_id") == str(job_id)]
         cursor = page["pagination"]["nextCursor"]
@@ -595,7 +595,7 @@ def test_a_reservation_that_ran_out_is_made_anew(studio: Person) -> None:
     job_id = start(studio, 2)
     with tenant_scope(studio.tenant_id):
         Reservation.objects.filter(id=job_id).update(expires_at=timezone.now())
-        operations.reservations.release_expired(tenant_id=studio.tenant_id, now=timezone.now())
+        reservations.release_expired(tenant_id=studio.tenant_id, now=timezone.now())
 
     work(studio, job_id)
 
