@@ -21,7 +21,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from engarde.common import redis as redis_client
 from engarde.common.problems import Problem, explain
 from engarde.common.scopes import tenant_scope
-from generation import claims, endings, keys, metrics, operations, progress, prompts, queries, stops
+from generation import claims, endings, keys, metrics, operations, progress, prompts, queries, stops, writing
 from generation.calls import Calls, Result
 from generation.claims import Outcome, Step
 from generation.llm.base import (
@@ -288,7 +288,8 @@ class Worker:
             self._pace.answered(1)
             tokens = result.written.tokens
             cost = self._price.of(tokens)
-            return Outcome(result.index, text=result.written.text, tokens=tokens, cost=cost, prompt=prompt)
+            text = writing.as_wished(result.written.text, self._brief)
+            return Outcome(result.index, text=text, tokens=tokens, cost=cost, prompt=prompt)
         if result.error is None:
             self._pace.returned(1, taken_at=result.started_at)
             return Outcome(result.index, retry_in=0.0, is_free=True)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -122,7 +122,10 @@ def generate(
         writer = keys.find_writer(tenant_id=tenant_id, provider=request.provider, model=request.model, now=now)
         manner = manner_of(model=writer.model, params=request.params, max_tokens=request.max_tokens)
         with _held(tenant_id, request, found.brief, manner, now) as reservation_id:
-            results = _write_all(tenant_id, writer, manner, found.brief, request, deadline, now)
+            results = [
+                replace(one, text=writing.as_wished(one.text, found.brief)) if isinstance(one, Written) else one
+                for one in _write_all(tenant_id, writer, manner, found.brief, request, deadline, now)
+            ]
             return _settle(tenant_id, author_id, request, found.brand_id, writer, results, reservation_id, now, last)
 
 

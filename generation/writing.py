@@ -1,7 +1,7 @@
 """Writing one text: a call, and if its answer cannot be used one more with the reason."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import ClassVar
 
@@ -9,6 +9,7 @@ from generation import answers, prompts
 from generation.answers import InvalidAnswer, Text
 from generation.llm.base import Call, LLMError, Message, TextGenerator, Tokens
 from generation.prices import Price
+from generation.prompts import Brief
 
 
 class Unusable(LLMError):
@@ -83,3 +84,8 @@ def _reask(message: Message, answer: str, reason: str) -> list[Message]:
         {"role": "assistant", "content": said},
         {"role": "user", "content": prompts.REASK.format(reason=reason)},
     ]
+
+
+def as_wished(text: Text, brief: Brief) -> Text:
+    """Return a text without the hashtags that a model adds though none are wanted."""
+    return replace(text, hashtags=()) if brief.has_hashtags is False else text

@@ -601,3 +601,12 @@ def test_a_reservation_that_ran_out_is_made_anew(studio: Person) -> None:
 
     assert job_of(studio, job_id)["status"] == "completed"
     assert_sums(studio, job_id)
+
+
+def test_hashtags_that_are_not_wanted_are_left_out(studio: Person) -> None:
+    job_id = start(studio, 1, params={"include_hashtags": False})
+
+    work(studio, job_id)
+
+    [content_id] = job_of(studio, job_id)["generated_content_ids"]
+    assert studio.api.get(f"/api/content/{content_id}").json()["hashtags"] == []
