@@ -163,12 +163,12 @@ class Worker:
     def _turn(self, calls: Calls) -> None:
         """Wait for something to happen, settle it, and start what there is room for."""
         results = calls.finished(self._patience(calls))
-        self._pending += [self._outcome_of(result, calls) for result in results]
+        self._pending += [self._outcome_of(result) for result in results]
+        if time.monotonic() >= self._next_renewal:
+            self._renew(calls)
         leave = self._leave_for(calls)
         if self._pending or leave.calls or self._is_time_to_look():
             self._settle(calls, leave.calls, leave.at)
-        if time.monotonic() >= self._next_renewal:
-            self._renew(calls)
 
     def _patience(self, calls: Calls) -> float:
         """Return for how many seconds nothing but a result needs doing."""
@@ -280,8 +280,8 @@ class Worker:
         topics = self._job.params.get("topics") or [""]
         return prompts.fill(self._job.params["prompt_template"], topics[index % len(topics)])
 
-    def _outcome_of(self, result: Result, calls: Calls) -> Outcome:
-        """Return what becomes of an item, and act on what an error says about the others."""
+    def _outcome_of(self, result: Result) -> Outcome:
+        """Return what becomes of an item, and note what an error says about the others."""
         prompt = self._prompts.pop(result.index, "")
         self._measure(result)
         if result.written:
@@ -298,14 +298,14 @@ class Worker:
             return Outcome(
                 result.index, error_code="internal_error", error="The call failed on our side.", retry_in=10.0
             )
-        return self._outcome_of_error(result, result.error, calls)
+        return self._outcome_of_error(result, result.error)
 
     def _measure(self, result: Result) -> None:
         tokens = result.written.tokens if result.written else getattr(result.error, "tokens", None)
         if tokens:
             metrics.note_tokens(self._job.provider, tokens, self._price)
 
-    def _outcome_of_error(self, result: Result, error: LLMError, calls: Calls) -> Outcome:
+    def _outcome_of_error(self, result: Result, error: LLMError) -> Outcome:
         outcome = Outcome(
             result.index,
             tokens=error.tokens,
