@@ -1,4 +1,4 @@
-"""HTTP: the WSGI application that granian serves."""
+"""HTTP: Django's WSGI application, which `engarde.asgi` serves in threads."""
 
 import os
 

@@ -137,7 +137,8 @@ class JobConsumer(AsyncWebsocketConsumer):
         for one in told:
             await self._say(one.text)
         place = told[-1].seq if told else place
-        return place, bool(feed.state) and place < feed.state.seq  # type: ignore[union-attr]
+        state = feed.state
+        return place, state is not None and place < state.seq
 
     async def _send_snapshot(self, watcher: Watcher) -> int:
         view = await _view(watcher)
