@@ -490,7 +490,7 @@ def test_a_short_pause_is_waited_for(dora: Person, provider: Provider) -> None:
 
     ok(generate(dora))
 
-    assert 0.3 < time.monotonic() - began < 6
+    assert 0.3 < time.monotonic() - began < 20
     check(dora, generated=2, used=0)
 
 
@@ -501,7 +501,7 @@ def test_a_long_pause_is_not_waited_for(dora: Person, provider: Provider) -> Non
     answer = generate(dora, save=True)
 
     refused(answer, 503, "llm_rate_limited")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert 30 < int(answer["Retry-After"]) <= 90
     assert len(calls(provider)) == 1
     check(dora, generated=0, used=0)
@@ -544,20 +544,20 @@ def test_what_a_failed_variant_took_is_in_the_usage(dora: Person, provider: Prov
 def test_a_model_that_hangs_is_given_up_at_the_deadline(
     dora: Person, provider: Provider, settings: LazySettings
 ) -> None:
-    settings.GENERATE_TIMEOUT_SECONDS = 0.7
+    settings.GENERATE_TIMEOUT_SECONDS = 2
     provider.behave(faults={"hang": 1})
     began = time.monotonic()
 
     refused(generate(dora, variants=3, save=True), 504, "generation_timeout")
 
-    assert 0.6 < time.monotonic() - began < 3
+    assert 1.5 < time.monotonic() - began < 15
     check(dora, generated=0, used=0)
     provider.behave()
     ok(generate(dora))
 
 
 def test_a_slow_variant_does_not_cost_the_quick_ones(dora: Person, provider: Provider, settings: LazySettings) -> None:
-    settings.GENERATE_TIMEOUT_SECONDS = 1.5
+    settings.GENERATE_TIMEOUT_SECONDS = 4
     provider.behave(faults={"hang": 0.5}, seed=3)
 
     answer = generate(dora, variants=5).json()
@@ -577,7 +577,7 @@ def test_waiting_for_the_provider_does_not_outlast_the_deadline(
 
     assert generate(dora).status_code in (503, 504)
 
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
     check(dora, generated=0, used=0)
 
 

@@ -352,9 +352,9 @@ def test_a_call_that_hangs_is_over_in_its_time(provider: Provider, kind: str) ->
     provider.behave(faults={"hang": 1})
     began = time.monotonic()
 
-    assert type(failure(kind, provider.anthropic_url, timeout=0.3)) is TimedOut
+    assert type(failure(kind, provider.anthropic_url, timeout=2)) is TimedOut
 
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert len(provider.calls()) == 1
 
 
@@ -721,7 +721,7 @@ def test_calls_go_side_by_side(provider: Provider, kind: str) -> None:
     answers = run(kind, provider.anthropic_url, many)
 
     assert len({answer.text for answer in answers}) == 30
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert provider.counts()["most_in_flight"] > 10
 
 

@@ -200,7 +200,7 @@ def test_a_provider_that_hangs_does_not_hold_up_the_answer(alice: Person, provid
 
     answer = ok(save(alice))
 
-    assert time.monotonic() - began < 6.5
+    assert time.monotonic() - began < 20
     assert answer["status"] == "unreachable"
     assert statuses(alice) == {"openai": "unreachable"}
 

@@ -52,7 +52,7 @@ def test_a_worker_too_many_leaves_and_is_not_sent_again(bench: Bench) -> None:
     done = run(bench.person, bench.job_id)
 
     assert (done.is_over, done.resume_in) == (False, None)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15
 
 
 def test_a_worker_with_nothing_to_do_yet_comes_back_later(bench: Bench) -> None:
