@@ -112,7 +112,7 @@ class GenerateInput(WriterInput, WishesInput):
 
     prompt = TextField(max_length=MAX_PROMPT)
     variants = serializers.IntegerField(min_value=1, max_value=5, default=1)
-    save = serializers.BooleanField(default=False, help_text="Store each variant as a draft.")  # type: ignore[assignment]
+    save = serializers.BooleanField(default=False, help_text="Store each variant as a draft.")  # type: ignore[assignment]  # DRF has a method of it
 
     @staticmethod
     def request_of(given: dict[str, Any]) -> SingleRequest:

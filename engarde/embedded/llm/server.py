@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 
-from xllamacpp import CommonParams, CommonParamsSampling, Server  # type: ignore[import-not-found]
+from xllamacpp import CommonParams, CommonParamsSampling, Server  # type: ignore[import-not-found]  # not in this environment
 
 NICENESS = 10
 SLOTS = 4
