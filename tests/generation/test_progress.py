@@ -94,7 +94,7 @@ def test_a_job_is_told_from_its_beginning_to_its_end(server: Server, studio: Per
     assert code == 1000
     assert watcher.kinds[0] == "snapshot"
     assert watcher.kinds[-1] == "done"
-    assert set(watcher.kinds[1:-1]) == {"item", "progress"}
+    assert set(watcher.kinds[1:-1]) - {"progress"} == {"item"}  # seven items may all finish between two flushes
     assert watcher.seqs == numbers(7)
     done = watcher.told[-1]
     assert (done["seq"], done["status"], done["progress"], done["progress_percent"]) == (7, "completed", 7, 100)
