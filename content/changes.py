@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Min
 
 from content import spool
-from content.facts import VersionFacts
 from content.models import Change
 
 CLAIM = """
@@ -19,20 +19,25 @@ WHERE seq IN (
 )
 RETURNING seq"""
 READ = """
-SELECT change.seq, change.xid, change.tenant_id, change.entity_type, change.entity_id, change.version, change.op,
-       change.sha256, change.changed_at,
-       version.size_bytes, version.change_type, version.changed_by, version.created_at, item.author_id, item.created_at
+SELECT change.batch_id, change.seq, change.xid, change.tenant_id, change.entity_type, change.entity_id, change.version,
+       change.op, change.sha256, change.changed_at,
+       CASE WHEN change.op IN ('P', 'T') THEN NULL
+            WHEN change.entity_type != 'content' THEN change.facts
+            WHEN made.content_id IS NOT NULL THEN content_version_facts(made, item.author_id, item.created_at) END,
+       coalesce(made.size_bytes, 0)
 FROM content_changes AS change
-LEFT JOIN content_storage_metadata AS item ON item.id = change.entity_id
-LEFT JOIN content_versions AS version ON version.content_id = change.entity_id AND version.version = change.version
-WHERE change.batch_id = %s ORDER BY change.seq"""
+LEFT JOIN content_storage_metadata AS item ON item.id = change.entity_id AND change.entity_type = 'content'
+LEFT JOIN content_versions AS made
+  ON made.content_id = change.entity_id AND made.version = change.version AND change.entity_type = 'content'
+WHERE change.batch_id = ANY(%s) ORDER BY change.seq"""
 # The rows are locked in order first: the uploader marks versions at the same time, and two orders would deadlock.
 ACKNOWLEDGE = """
 WITH acknowledged AS MATERIALIZED (
     SELECT version.content_id, version.version
     FROM content_versions AS version
     JOIN content_changes AS change ON version.content_id = change.entity_id AND version.version = change.version
-    WHERE change.batch_id = %s ORDER BY version.content_id, version.version FOR UPDATE OF version
+    WHERE change.batch_id = ANY(%s) AND change.entity_type = 'content'
+    ORDER BY version.content_id, version.version FOR UPDATE OF version
 )
 UPDATE content_versions AS version SET backed_up_at = %s FROM acknowledged
 WHERE version.content_id = acknowledged.content_id AND version.version = acknowledged.version
@@ -41,8 +46,14 @@ RETURNING version.content_id"""
 
 @dataclass(frozen=True, slots=True)
 class LoggedChange:
-    """A change with the facts of the version that it made; None once that is gone."""
+    """A change that belongs to a batch.
 
+    Attributes:
+        facts: JSON of the row, or of what PostgreSQL knows of the version beside its document; None once that is gone.
+        size_bytes: of the version's body.
+    """
+
+    batch_id: UUID
     seq: int
     xid: int
     tenant_id: UUID
@@ -52,12 +63,13 @@ class LoggedChange:
     op: str
     sha256: bytes
     changed_at: datetime
-    facts: VersionFacts | None = None
+    facts: str | None
+    size_bytes: int
 
     @property
     def has_document(self) -> bool:
-        """Whether the change made a new document; a delete keeps the one before, a version that is gone has none."""
-        return self.op in {Change.Op.INSERT, Change.Op.UPDATE} and self.facts is not None
+        """Whether a document belongs to it: to every version of content, the one of a delete too, that is still there."""
+        return self.entity_type == Change.CONTENT and self.facts is not None
 
 
 def claim(*, batch_id: UUID, limit: int) -> list[int]:
@@ -67,19 +79,17 @@ def claim(*, batch_id: UUID, limit: int) -> list[int]:
         return sorted(seq for (seq,) in cursor.fetchall())
 
 
-def of_batch(*, batch_id: UUID) -> list[LoggedChange]:
-    """Return a batch's changes in order. Versions never change, so a repeat returns the same."""
+def of_batches(*, batch_ids: Sequence[UUID]) -> list[LoggedChange]:
+    """Return batches' changes in order. Versions never change, so a repeat returns the same, or lacks what is gone."""
     with connection.cursor() as cursor:
-        cursor.execute(READ, [batch_id])
+        cursor.execute(READ, [list(batch_ids)])
         rows: list[Any] = cursor.fetchall()
         return [_change(*row) for row in rows]
 
 
 def _change(*columns: Any) -> LoggedChange:
-    change = LoggedChange(*columns[:9])
-    sha256 = bytes(change.sha256)
-    facts = VersionFacts(change.entity_id, change.version, sha256, *columns[9:]) if columns[9] is not None else None
-    return replace(change, sha256=sha256, facts=facts)
+    change = LoggedChange(*columns)
+    return replace(change, sha256=bytes(change.sha256))
 
 
 def move(*, seqs: Sequence[int], batch_id: UUID) -> None:
@@ -89,14 +99,25 @@ def move(*, seqs: Sequence[int], batch_id: UUID) -> None:
 
 def acknowledge(*, batch_ids: Sequence[UUID], now: datetime) -> None:
     """Note that the backup has these batches, and let finished documents leave the spool."""
-    for batch_id in batch_ids:
-        with connection.cursor() as cursor:
-            cursor.execute(ACKNOWLEDGE, [batch_id, now])
-            content_ids = [content_id for (content_id,) in cursor.fetchall()]
-        Change.objects.filter(batch_id=batch_id, acked_at=None).update(acked_at=now)
-        spool.drop_finished(content_ids=content_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(ACKNOWLEDGE, [list(batch_ids), now])
+        content_ids = [content_id for (content_id,) in cursor.fetchall()]
+    Change.objects.filter(batch_id__in=batch_ids, acked_at=None).update(acked_at=now)
+    spool.drop_finished(content_ids=content_ids)
 
 
-def backlog() -> int:
-    """Return how many changes the backup has not acknowledged."""
-    return Change.objects.filter(acked_at=None).count()
+def oldest(*, seqs: Sequence[int]) -> datetime | None:
+    """Return when the oldest of some changes was made."""
+    found: datetime | None = Change.objects.filter(seq__in=seqs).aggregate(oldest=Min("changed_at"))["oldest"]
+    return found
+
+
+def backlog(*, tenant_id: UUID | None = None) -> int:
+    """Return how many changes, of a tenant or of all, the backup has not acknowledged."""
+    waiting = Change.objects.filter(acked_at=None)
+    return (waiting.filter(tenant_id=tenant_id) if tenant_id else waiting).count()
+
+
+def seqs_of(*, batch_id: UUID) -> list[int]:
+    """Return the numbers of a batch's changes, in order."""
+    return list(Change.objects.filter(batch_id=batch_id).order_by("seq").values_list("seq", flat=True))

@@ -1,6 +1,5 @@
 """What PostgreSQL knows of a version beside its document, for the backup and its verification."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -8,10 +7,8 @@ from uuid import UUID
 
 from django.db.models import F
 
-from content.models import ContentItem, ContentVersion
-from engarde.common.scopes import tenant_scope
+from content.models import ContentVersion
 
-CHUNK = 200
 COLUMNS = (
     "content_id",
     "version",
@@ -24,7 +21,20 @@ COLUMNS = (
     "item_created_at",
     "zerodb_row_id",
     "backed_up_at",
+    "changed_fields",
 )
+COPIED = """
+SELECT made.content_id AS entity_id, made.version, encode(made.sha256, 'hex') AS sha256,
+       content_version_facts(made, item.author_id, item.created_at) AS facts,
+       (made.created_at AT TIME ZONE 'UTC')::date AS day, true AS is_comparable
+FROM content_versions AS made
+JOIN content_storage_metadata AS item ON item.id = made.content_id AND item.tenant_id = made.tenant_id
+WHERE made.tenant_id = %(tenant)s"""
+"""A tenant's versions (parameter `tenant`), as the backup keeps them."""
+COPIED_ON_DAY = f"""{COPIED}
+  AND made.created_at >= %(day)s::date::timestamp AT TIME ZONE 'UTC'
+  AND made.created_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'"""
+"""Those made on a day (UTC; parameter `day`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,7 @@ class VersionFacts:
         created_at: of the version; `item_created_at` is of the item.
         zerodb_row_id: null while ZeroDB has not confirmed the document.
         backed_up_at: null while the backup has not acknowledged the version.
+        changed_fields: against the version before it.
     """
 
     content_id: UUID
@@ -48,19 +59,7 @@ class VersionFacts:
     item_created_at: datetime
     zerodb_row_id: str | None = None
     backed_up_at: datetime | None = None
-
-
-def iterate(*, tenant_id: UUID) -> Iterator[dict[UUID, list[VersionFacts]]]:
-    """Yield all of a tenant's items in chunks, by id, each with its versions, oldest first.
-
-    No scope is open between two chunks.
-    """
-    last: UUID | None = None
-    while ids := _ids_after(tenant_id, last):
-        with tenant_scope(tenant_id):
-            chunk = of_items(content_ids=ids)
-        yield chunk
-        last = ids[-1]
+    changed_fields: tuple[str, ...] = ()
 
 
 def of_items(*, content_ids: list[UUID]) -> dict[UUID, list[VersionFacts]]:
@@ -71,13 +70,6 @@ def of_items(*, content_ids: list[UUID]) -> dict[UUID, list[VersionFacts]]:
     return found
 
 
-def _ids_after(tenant_id: UUID, last: UUID | None) -> list[UUID]:
-    items = ContentItem.objects.filter(tenant_id=tenant_id)
-    with tenant_scope(tenant_id):
-        rows = items.filter(id__gt=last) if last else items
-        return list(rows.order_by("id").values_list("id", flat=True)[:CHUNK])
-
-
 def _read(rows: Any) -> list[VersionFacts]:
     named = rows.annotate(author_id=F("content__author_id"), item_created_at=F("content__created_at"))
     values = named.order_by("content_id", "version").values_list(*COLUMNS)
@@ -86,4 +78,4 @@ def _read(rows: Any) -> list[VersionFacts]:
 
 def _facts(*columns: Any) -> VersionFacts:
     facts = VersionFacts(*columns)
-    return replace(facts, sha256=bytes(facts.sha256))
+    return replace(facts, sha256=bytes(facts.sha256), changed_fields=tuple(facts.changed_fields))

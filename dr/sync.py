@@ -1,45 +1,72 @@
 """The second carrier: the change log to the archive.
 
-First it seals: a short transaction gives at most 100 changes to a batch, which nothing joins any more. Then it ships
-sealed batches, each under a lease. Killed anywhere, it leaves batches whose lease ends and that are shipped again with the
-same rows; the archive's readers count a row that arrived twice once. Only a change whose document no tier can give is moved,
-to a batch of its own, so that it holds up nothing else.
+First it seals: a short transaction gives at most 100 changes to a batch, which nothing joins any more. Then it ships sealed
+batches, each under a lease: soon after each other through the archive's low-latency path, or, when many wait, packed into one
+bulk load. Killed anywhere, it leaves batches whose lease ends and that are shipped again with the same rows; the archive's
+readers count a row that arrived twice once.
+
+What cannot be shipped (its document is in no tier that can be reached, or the archive takes it not for what is in it) is moved to
+a batch of its own, so that it holds up nothing else; after some tries it is set aside: reported, and tried once a day.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import connection
-from django.db.models import F
+from django.db.models import F, QuerySet
 from uuid_utils.compat import uuid7
 
 from content import changes, documents
 from content.changes import LoggedChange
-from dr import archives
-from dr.archives.base import Archive, ArchiveRefused, ArchiveUnavailable, BatchManifest
-from dr.models import Batch, SyncState
-from dr.records import make_record
+from dr import archives, epochs, figures, states
+from dr.archives.base import (
+    Archive,
+    ArchiveRecord,
+    ArchiveRefused,
+    ArchiveUnavailable,
+    BatchManifest,
+    LoadFailed,
+    RecordsRejected,
+)
+from dr.models import Batch, Run, SyncState
+from dr.records import lanes_of, make_record
 from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(minutes=1)
+LEASE = timedelta(minutes=2)
+LOAD_LEASE = timedelta(minutes=10)
 SHORTEST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=5)
+SET_ASIDE_WAIT = timedelta(days=1)
 PROBE_EVERY = timedelta(minutes=1)
-MAX_BATCHES_A_PASS = 50
+SET_ASIDE_AFTER = 8
+AS_IT_IS = "cannot be backed up as it is: "
+MAX_SEALS_A_PASS = 200
+MAX_SENDS_A_PASS = 50
+PACK_FROM_BATCHES = 20
+PACK_BATCHES = 100
+PACK_BYTES = 32 * 1024**2
+APPEND_BATCHES = 10
+LARGEST_APPENDED = 7 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pass:
     """What one pass did.
 
     Attributes:
-        status: healthy, failing, disabled (by setting or because access is refused).
+        status: healthy, failing, disabled (by setting or because access is refused) or paused.
+        sealed, shipped: batches.
+        loads: load jobs among what shipped them.
+        retries: batches that had been tried before.
         backlog: changes that the archive has not acknowledged.
     """
 
@@ -47,28 +74,114 @@ class Pass:
     reason: str = ""
     sealed: int = 0
     shipped: int = 0
+    loads: int = 0
     rows: int = 0
+    bytes: int = 0
+    retries: int = 0
+    failures: int = 0
     backlog: int = 0
+    ages: list[float] = field(default_factory=list)
+
+    def fail(self, status: str, reason: str) -> None:
+        """Note a failure."""
+        self.status, self.reason, self.failures = status, reason, self.failures + 1
 
 
-def run_pass(*, now: Callable[[], datetime]) -> Pass:
-    """Seal what was committed and ship what is due; never raises for an archive that is away."""
+class DocumentsMissing(Exception):
+    """Documents of some changes are in no tier that can be reached now.
+
+    Attributes:
+        seqs: the changes whose documents are missing.
+    """
+
+    def __init__(self, rows: Sequence[LoggedChange]) -> None:
+        super().__init__(f"documents missing: {len(rows)}, such as that of {rows[0].entity_id}")
+        self.seqs = frozenset(row.seq for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Sealed batches that are shipped together.
+
+    Attributes:
+        job: the name of the load job that takes them; None when they are appended.
+    """
+
+    batches: Sequence[Batch]
+    job: str | None = None
+
+    @property
+    def ids(self) -> list[UUID]:
+        """The batches' ids."""
+        return [batch.id for batch in self.batches]
+
+
+def run_pass(*, now: Callable[[], datetime], is_probe: bool = False) -> Pass:
+    """Seal what was committed and ship what is due; never raises for an archive that is away.
+
+    Args:
+        is_probe: try although access was refused just now.
+    """
     archive = archives.current()
     if archive is None:
         return Pass("disabled", "BIGQUERY_SYNC_ENABLED is off.")
-    state = _state()
-    if state.status == SyncState.Status.DISABLED and state.next_probe_at and state.next_probe_at > now():
+    state = states.row()
+    if state.paused_at:
+        return Pass("paused", "Paused by staff.", backlog=_backlog())
+    waits = state.next_probe_at is not None and state.next_probe_at > now() and not is_probe
+    if state.status == SyncState.Status.DISABLED and waits:
         return Pass(state.status, state.reason, backlog=_backlog())
-    sealed = _seal_all()
-    done = replace(_ship_due(archive, state, now), sealed=sealed)
-    return replace(done, backlog=_backlog())
+    started, clock = now(), time.monotonic()
+    done = Pass(str(state.status), state.reason)
+    done.sealed = _seal_all()
+    _ship_due(archive, done, now)
+    done.backlog = _backlog()
+    _record(done, started, now(), time.monotonic() - clock)
+    return done
+
+
+def _record(done: Pass, started: datetime, now: datetime, seconds: float) -> None:
+    """Keep the pass in the log of runs and in the day's figures; an idle one leaves no trace."""
+    if not (done.shipped or done.failures):
+        return
+    figures.note(
+        now=now,
+        rows=done.rows,
+        bytes=done.bytes,
+        batches=done.shipped,
+        loads=done.loads,
+        retries=done.retries,
+        failures=done.failures,
+        seconds=seconds,
+        ages=done.ages,
+    )
+    with system_scope("record a run of the backup"):
+        oldest = states.oldest_waiting_at()
+    Run.objects.create(
+        started_at=started,
+        finished_at=now,
+        status=done.status,
+        reason=done.reason,
+        sealed=done.sealed,
+        batches=done.shipped,
+        loads=done.loads,
+        rows=done.rows,
+        bytes=done.bytes,
+        retries=done.retries,
+        failures=done.failures,
+        backlog=done.backlog,
+        lag_seconds=(now - oldest).total_seconds() if oldest else 0.0,
+    )
+
+
+# Sealing
 
 
 def _seal_all() -> int:
-    for sealed in range(MAX_BATCHES_A_PASS):
+    for sealed in range(MAX_SEALS_A_PASS):
         if not _seal():
             return sealed
-    return MAX_BATCHES_A_PASS
+    return MAX_SEALS_A_PASS
 
 
 def _seal() -> bool:
@@ -77,7 +190,14 @@ def _seal() -> bool:
         seqs = changes.claim(batch_id=batch_id, limit=settings.BIGQUERY_SYNC_BATCH_SIZE)
         if not seqs:
             return False
-        Batch.objects.create(id=batch_id, rows=len(seqs), first_seq=seqs[0], last_seq=seqs[-1], horizon=_horizon())
+        Batch.objects.create(
+            id=batch_id,
+            rows=len(seqs),
+            first_seq=seqs[0],
+            last_seq=seqs[-1],
+            oldest_at=changes.oldest(seqs=seqs),
+            horizon=_horizon(),
+        )
     return True
 
 
@@ -87,85 +207,112 @@ def _horizon() -> int:
         return int(cursor.fetchone()[0])
 
 
-def _ship_due(archive: Archive, state: SyncState, now: Callable[[], datetime]) -> Pass:
-    """Ship batches until none is due or the archive fails: the others would meet the same archive."""
-    done = Pass(state.status, state.reason)
-    while done.shipped < MAX_BATCHES_A_PASS and (batch := _lease(now())):
-        try:
-            _ship(archive, batch, state.epoch, now)
-        except DocumentsMissing as error:
-            done = replace(done, status=_failed(batch, error, now()), reason=str(error))
-            continue
-        except (ArchiveRefused, ArchiveUnavailable) as error:
-            status = _failed(batch, error, now())
-            return replace(done, status=status, reason=str(error))
-        done = replace(done, status=SyncState.Status.HEALTHY, reason="", shipped=done.shipped + 1)
-        done = replace(done, rows=done.rows + batch.rows)
-    return _settle(done, now()) if done.shipped else done
+# Shipping
 
 
-def _settle(done: Pass, now: datetime) -> Pass:
-    """Note that the archive takes batches; those that failed before need not wait any longer."""
-    stuck = Batch.objects.filter(acked_at=None, attempts__gt=0).exclude(last_error="")
-    waiting = stuck.exclude(last_error__startswith=DocumentsMissing.PREFIX)
-    waiting.filter(next_try_at__gt=now).update(next_try_at=now)
-    missing = stuck.filter(last_error__startswith=DocumentsMissing.PREFIX).first()
-    if missing:
-        done = replace(done, status=SyncState.Status.FAILING, reason=missing.last_error)
-    SyncState.objects.filter(id=1).update(
-        status=done.status, reason=done.reason, last_success_at=now, next_probe_at=None
-    )
-    return done
+def _ship_due(archive: Archive, done: Pass, now: Callable[[], datetime]) -> None:
+    """Ship until nothing is due or the archive fails: the others would meet the same archive."""
+    for _ in range(MAX_SENDS_A_PASS):
+        parcel = _lease(now())
+        if parcel is None or not _try(archive, parcel, done, now):
+            break
+    if done.shipped and not done.failures:
+        done.status, done.reason = str(SyncState.Status.HEALTHY), ""
 
 
-def _lease(now: datetime) -> Batch | None:
-    with system_scope("lease a batch"):
+def _try(archive: Archive, parcel: Parcel, done: Pass, now: Callable[[], datetime]) -> bool:
+    """Ship a parcel, or put it off; tell whether it is worth while to go on with others."""
+    try:
+        _ship(archive, parcel, done, now)
+    except (DocumentsMissing, RecordsRejected) as error:
+        _part(parcel, error, now())
+        done.fail(str(SyncState.Status.FAILING), str(error))
+        states.note_failure(status="failing", reason=str(error), now=now(), probe_at=None)
+        return True
+    except ArchiveRefused as error:
+        _put_off(parcel, error, now(), wait=PROBE_EVERY)
+        done.fail(str(SyncState.Status.DISABLED), str(error))
+        states.note_failure(status="disabled", reason=str(error), now=now(), probe_at=now() + PROBE_EVERY)
+        return False
+    except ArchiveUnavailable as error:
+        _put_off(parcel, error, now(), new_job=isinstance(error, LoadFailed))
+        done.fail(str(SyncState.Status.FAILING), str(error))
+        states.note_failure(status="failing", reason=str(error), now=now(), probe_at=None)
+        return False
+    _note_success(now())
+    return True
+
+
+def _lease(now: datetime) -> Parcel | None:
+    """Take what is due for this worker: some batches to append, or a pack of many to load."""
+    with system_scope("lease batches"):
         due = Batch.objects.select_for_update(skip_locked=True).filter(acked_at=None, next_try_at__lte=now)
-        batch = due.order_by("next_try_at").first()
-        if batch:
-            Batch.objects.filter(id=batch.id).update(attempts=F("attempts") + 1, next_try_at=now + LEASE)
-    return batch
+        first = due.order_by("next_try_at").first()
+        if first is None:
+            return None
+        if first.pack_id is None and _waiting(now) >= PACK_FROM_BATCHES:
+            batches = list(due.filter(pack_id=None, attempts=0).order_by("next_try_at")[:PACK_BATCHES])
+            if len(batches) >= PACK_FROM_BATCHES:
+                Batch.objects.filter(id__in=[batch.id for batch in batches]).update(pack_id=batches[0].id)
+                first = Batch.objects.get(id=batches[0].id)
+        batches = _companions(due, first)
+        lease = LOAD_LEASE if first.pack_id else LEASE
+        ids = [batch.id for batch in batches]
+        Batch.objects.filter(id__in=ids).update(attempts=F("attempts") + 1, next_try_at=now + lease, last_error="")
+    job = f"dr-{first.pack_id.hex}-{first.pack_attempt}" if first.pack_id else None
+    return Parcel(batches, job)
 
 
-class DocumentsMissing(Exception):
-    """Documents of some changes are in no tier that can be reached now; those changes wait in a batch of their own."""
+def _waiting(now: datetime) -> int:
+    """Return how many batches are due, counting no further than matters."""
+    due = Batch.objects.filter(acked_at=None, next_try_at__lte=now, pack_id=None, attempts=0)
+    return due.order_by("next_try_at")[:PACK_FROM_BATCHES].count()
 
-    PREFIX = "documents missing"
+
+def _companions(due: QuerySet[Batch], first: Batch) -> list[Batch]:
+    """Return the batches that go with one: its pack, whole; else some that were never tried; or, once it failed, none."""
+    if first.pack_id:
+        return list(Batch.objects.select_for_update().filter(acked_at=None, pack_id=first.pack_id).order_by("id"))
+    if first.attempts:
+        return [first]
+    return list(due.filter(pack_id=None, attempts=0).order_by("next_try_at")[:APPEND_BATCHES])
 
 
-def _ship(archive: Archive, batch: Batch, epoch: int, now: Callable[[], datetime]) -> None:
-    rows, texts = _read(batch)
+def _ship(archive: Archive, parcel: Parcel, done: Pass, now: Callable[[], datetime]) -> None:
+    rows, texts = _read(parcel)
     missing = [row for row in rows if row.has_document and _key(row) not in texts]
-    if missing and len(missing) < len(rows):
-        batch = _set_aside(batch, rows, missing, now())
-        rows = [row for row in rows if row not in missing]
-    elif missing:
-        raise DocumentsMissing(f"{DocumentsMissing.PREFIX}: {len(missing)}, such as that of {missing[0].entity_id}")
-    records = [make_record(row, document=texts.get(_key(row)), epoch=epoch, batch_id=batch.id) for row in rows]
-    size = sum(len((record.document or "").encode()) + len(record.facts) for record in records)
-    archive.append(records, _manifest(batch, size, epoch))
-    with system_scope("acknowledge a batch"):
-        Batch.objects.filter(id=batch.id, acked_at=None).update(acked_at=now(), bytes=size, last_error="")
-        changes.acknowledge(batch_ids=[batch.id], now=now())
+    if missing:
+        raise DocumentsMissing(missing)
+    epoch = epochs.current(archive=archive)
+    records = [make_record(row, document=texts.get(_key(row)), epoch=epoch, batch_id=row.batch_id) for row in rows]
+    manifests = _manifests(parcel, records, epoch)
+    if parcel.job or any(len(record.document or "") > LARGEST_APPENDED for record in records):
+        job = parcel.job or f"dr-{parcel.batches[0].id.hex}-{parcel.batches[0].attempts}"
+        archive.load(records, manifests, job=job)
+        done.loads += 1
+    else:
+        archive.append(records, manifests)
+    _acknowledge(manifests, now())
+    done.shipped += len(parcel.batches)
+    done.rows += len(records)
+    done.bytes += sum(manifest.bytes for manifest in manifests)
+    done.retries += sum(batch.attempts > 0 for batch in parcel.batches)
+    done.ages += [max(0.0, (now() - record.changed_at).total_seconds()) for record in records]
 
 
-def _set_aside(batch: Batch, rows: list[LoggedChange], missing: list[LoggedChange], now: datetime) -> Batch:
-    """Move changes whose documents cannot be read into a batch of their own, so that they hold up nothing else."""
-    good = [row.seq for row in rows if row not in missing]
-    seqs = [row.seq for row in missing]
-    with system_scope("set changes aside"):
-        aside = Batch.objects.create(
-            id=uuid7(), rows=len(seqs), first_seq=seqs[0], last_seq=seqs[-1], horizon=batch.horizon, next_try_at=now
-        )
-        changes.move(seqs=seqs, batch_id=aside.id)
-        Batch.objects.filter(id=batch.id).update(rows=len(good), first_seq=good[0], last_seq=good[-1])
-    return Batch.objects.get(id=batch.id)
+def _acknowledge(manifests: Sequence[BatchManifest], now: datetime) -> None:
+    with system_scope("acknowledge batches"):
+        for manifest in manifests:
+            Batch.objects.filter(id=manifest.batch_id, acked_at=None).update(
+                acked_at=now, bytes=manifest.bytes, lanes=list(manifest.lanes), last_error="", set_aside_at=None
+            )
+        changes.acknowledge(batch_ids=[manifest.batch_id for manifest in manifests], now=now)
 
 
-def _read(batch: Batch) -> tuple[list[LoggedChange], dict[tuple[UUID, bytes], str]]:
-    """Return a batch's changes, and the documents that can be read now, tenant by tenant."""
-    with system_scope("read a batch of changes"):
-        rows = changes.of_batch(batch_id=batch.id)
+def _read(parcel: Parcel) -> tuple[list[LoggedChange], dict[tuple[UUID, bytes], str]]:
+    """Return a parcel's changes, and the documents that can be read now, tenant by tenant."""
+    with system_scope("read batches of changes"):
+        rows = changes.of_batches(batch_ids=parcel.ids)
     found: dict[tuple[UUID, bytes], str] = {}
     for tenant_id in {row.tenant_id for row in rows if row.has_document}:
         mine = [row for row in rows if row.has_document and row.tenant_id == tenant_id]
@@ -179,34 +326,97 @@ def _key(change: LoggedChange) -> tuple[UUID, bytes]:
     return change.entity_id, change.sha256
 
 
-def _manifest(batch: Batch, size: int, epoch: int) -> BatchManifest:
+def _manifests(parcel: Parcel, records: Sequence[ArchiveRecord], epoch: int) -> list[BatchManifest]:
+    by_batch: dict[UUID, list[ArchiveRecord]] = {}
+    for record in records:
+        by_batch.setdefault(record.batch_id, []).append(record)
+    return [_manifest(batch, by_batch.get(batch.id, []), epoch) for batch in parcel.batches]
+
+
+def _manifest(batch: Batch, records: Sequence[ArchiveRecord], epoch: int) -> BatchManifest:
     return BatchManifest(
         batch_id=batch.id,
-        rows=batch.rows,
-        bytes=size,
+        rows=len(records),
+        bytes=sum(len((record.document or "").encode()) + len(record.facts) for record in records),
         first_seq=batch.first_seq,
         last_seq=batch.last_seq,
         horizon=batch.horizon,
         epoch=epoch,
+        lanes=lanes_of(record.row_hash for record in records),
         sealed_at=batch.sealed_at,
     )
 
 
-def _failed(batch: Batch, error: Exception, now: datetime) -> str:
-    """Put the batch off and note the state; a refusal disables the backup until a probe gets through."""
-    refused = isinstance(error, ArchiveRefused)
-    status = SyncState.Status.DISABLED if refused else SyncState.Status.FAILING
-    wait = PROBE_EVERY if refused else min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(batch.attempts, 12))
-    Batch.objects.filter(id=batch.id).update(next_try_at=now + wait, last_error=str(error)[:1000])
-    SyncState.objects.filter(id=1).update(
-        status=status, reason=str(error)[:1000], next_probe_at=now + PROBE_EVERY if refused else None
+# What cannot be shipped
+
+
+def _put_off(
+    parcel: Parcel, error: Exception, now: datetime, *, wait: timedelta | None = None, new_job: bool = False
+) -> None:
+    """Set when to try again: doubling, with jitter. A load job that failed needs another name."""
+    attempts = max(batch.attempts for batch in parcel.batches)
+    later = now + (wait or _backoff(attempts))
+    batches = Batch.objects.filter(id__in=parcel.ids)
+    batches.update(next_try_at=later, last_error=str(error)[:1000])
+    if new_job:
+        batches.filter(pack_id__isnull=False).update(pack_attempt=F("pack_attempt") + 1)
+    log.warning("backup failed; nothing is lost, it is tried again", batches=len(parcel.ids), error=str(error))
+
+
+def _backoff(attempts: int) -> timedelta:
+    doubled: timedelta = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(attempts, 12))
+    return doubled * random.uniform(0.5, 1.5)  # noqa: S311 -- no secret
+
+
+def _part(parcel: Parcel, error: DocumentsMissing | RecordsRejected, now: datetime) -> None:
+    """Divide what cannot be shipped, so that in the end only what is at fault waits."""
+    log.error("some changes cannot be backed up as they are", batches=len(parcel.ids), error=str(error))
+    at_fault = error.seqs if isinstance(error, DocumentsMissing) else None
+    with system_scope("part batches"):
+        if at_fault is None and len(parcel.batches) > 1:  # which of them is at fault shows when they are sent alone
+            Batch.objects.filter(id__in=parcel.ids).update(pack_id=None, next_try_at=now)
+            return
+        for batch in parcel.batches:
+            seqs = changes.seqs_of(batch_id=batch.id)
+            bad = frozenset(seqs[len(seqs) // 2 :]) if at_fault is None else at_fault & set(seqs)
+            _divide(batch, [seq for seq in seqs if seq not in bad], sorted(bad), error, now)
+
+
+def _divide(batch: Batch, good: Sequence[int], bad: Sequence[int], error: Exception, now: datetime) -> None:
+    """Leave in a batch what is good, and give the rest one of its own; what is all bad waits."""
+    if not bad:
+        Batch.objects.filter(id=batch.id).update(next_try_at=now)
+    elif not good:
+        _wait(batch, error, now)
+    else:
+        Batch.objects.filter(id=batch.id).update(**_span(good), next_try_at=now)
+        other = Batch.objects.create(
+            id=uuid7(), **_span(bad), horizon=batch.horizon, sealed_at=batch.sealed_at, next_try_at=now, attempts=1
+        )
+        changes.move(seqs=bad, batch_id=other.id)
+
+
+def _span(seqs: Sequence[int]) -> dict[str, Any]:
+    oldest = changes.oldest(seqs=seqs)
+    return {"rows": len(seqs), "first_seq": seqs[0], "last_seq": seqs[-1], "oldest_at": oldest}
+
+
+def _wait(batch: Batch, error: Exception, now: datetime) -> None:
+    """Let a batch wait; after some tries it is set aside for a person to look at, and tried once a day."""
+    is_hopeless = batch.attempts + 1 >= SET_ASIDE_AFTER
+    Batch.objects.filter(id=batch.id).update(
+        next_try_at=now + (SET_ASIDE_WAIT if is_hopeless else _backoff(batch.attempts)),
+        set_aside_at=(batch.set_aside_at or now) if is_hopeless else None,
+        last_error=f"{AS_IT_IS}{error}"[:1000],
+        pack_id=None,
     )
-    log.warning("backup failed; nothing is lost, the batch is tried again", status=status, error=str(error))
-    return status
 
 
-def _state() -> SyncState:
-    return SyncState.objects.get_or_create(id=1)[0]
+def _note_success(now: datetime) -> None:
+    """Note that the archive takes batches; those that failed because it did not need not wait any longer."""
+    states.note_success(now=now)
+    waiting = Batch.objects.filter(acked_at=None, next_try_at__gt=now).exclude(last_error="")
+    waiting.exclude(last_error__startswith=AS_IT_IS).update(next_try_at=now)
 
 
 def _backlog() -> int:

@@ -70,7 +70,7 @@ def json_object(env: environ.Env, name: str) -> dict[str, Any]:
 CLIENTS = {"s3": ("boto3", "boto3"), "gcs": ("google.cloud.storage", "google-cloud-storage")}
 
 
-def require_client(media_storage: str) -> None:
+def require_client(media_storage: str, setting: str = "MEDIA_STORAGE") -> None:
     """Make sure that a media storage's client, which is not installed by itself, is there.
 
     Raises:
@@ -78,4 +78,4 @@ def require_client(media_storage: str) -> None:
     """
     module, package = CLIENTS.get(media_storage, ("", ""))
     if module and find_spec(module) is None:
-        raise ImproperlyConfigured(f"MEDIA_STORAGE={media_storage} needs {package}: pip install {package}")
+        raise ImproperlyConfigured(f"{setting}={media_storage} needs {package}: pip install {package}")

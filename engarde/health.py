@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import datetime
 from functools import wraps
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
+from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -25,6 +27,8 @@ from content import documents, spool
 from content.stores.base import DocumentStore, NotAsked, StoreRejected
 from content.stores.budget import BudgetSpent
 from dr import archives
+from dr import queries as backup_queries
+from dr import states as backup_states
 from engarde.celery import app as celery_app
 from engarde.common import json, problems
 from engarde.common import redis as redis_client
@@ -100,12 +104,24 @@ def _spool_state() -> str:
 
 
 def check_bigquery() -> str:
-    """Ping the backup."""
+    """Tell what the backup's last try showed; when that was well, ping the archive."""
     archive = archives.current()
     if archive is None:
         return "disabled: BIGQUERY_SYNC_ENABLED is off"
-    archive.ping()
-    return "ok"
+    trouble = _backup_trouble()
+    if trouble is None:
+        archive.ping()
+    return trouble or "ok"
+
+
+def _backup_trouble() -> str | None:
+    """Return what is wrong with the backup; why, only staff are told."""
+    try:
+        return backup_states.trouble()
+    except DatabaseError:
+        return None  # that PostgreSQL is away is told by its own check
+    finally:
+        connection.close()
 
 
 def check_celery() -> str:
@@ -295,10 +311,45 @@ def _generation_gauges() -> Sequence[Metric]:
     ]
 
 
+def _backup_gauges() -> Sequence[Metric]:
+    """Return how the backup is, what it did, and when it was last verified and drilled."""
+    found = backup_queries.platform_state(now=timezone.now())
+    health, drill = found.health, found.drill
+    state = GaugeMetricFamily("engarde_backup_state", "1 for the state that the backup is in.", labels=["state"])
+    for status in backup_states.BackupStatus:
+        state.add_metric([status], status == health.status)
+    gauges = {
+        "lag_seconds": ("Age of the oldest change that the archive has not acknowledged.", health.lag_seconds),
+        "rpo_target_seconds": ("How old it may become.", health.rpo_target_seconds),
+        "backlog_changes": ("Changes that the archive has not acknowledged.", health.backlog),
+        "backlog_batches": ("Sealed batches among them.", found.batches_waiting),
+        "set_aside_batches": ("Batches that cannot be shipped and are tried once a day.", health.set_aside),
+        "last_success_timestamp_seconds": ("When the archive last took something.", _stamp(health.last_success_at)),
+        "rpo_p99_seconds": ("How soon 99 of 100 changes of today were in the archive.", found.rpo_p99_seconds),
+        "findings_open": ("Faults that verifications found and nobody mended.", found.findings_open),
+        "verified_timestamp_seconds": ("When the last verification of all tenants ended.", _stamp(found.verified_at)),
+        "drill_timestamp_seconds": ("When the last good drill ended.", _stamp(drill.finished_at if drill else None)),
+        "drill_rto_seconds": ("RTO that it measured.", (drill and drill.rto_seconds) or 0),
+        "drill_rpo_seconds": ("RPO that it measured.", (drill and drill.rpo_seconds) or 0),
+    }
+    measured = [GaugeMetricFamily(f"engarde_backup_{name}", text, value) for name, (text, value) in gauges.items()]
+    done = [
+        CounterMetricFamily(f"engarde_backup_{name}", f"What the backup did since it began: {name}.", value)
+        for name, value in found.totals.items()
+    ]
+    return [state, *measured, *done]
+
+
+def _stamp(when: datetime | None) -> float:
+    """Return seconds since 1970; 0 for never."""
+    return when.timestamp() if when else 0
+
+
 _from_database = CollectorRegistry(auto_describe=False)
 _from_database.register(DatabaseGauges("backlog", _backlog_gauges))
 _from_database.register(DatabaseGauges("quota", _quota_gauges))
 _from_database.register(DatabaseGauges("generation", _generation_gauges))
+_from_database.register(DatabaseGauges("backup", _backup_gauges))
 
 
 @safe_methods_only

@@ -170,6 +170,21 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 3600},
     },
     "back up changes that no wake-up reached": _sweep("dr.sync", timedelta(minutes=1)),
+    "look thoroughly after the backup": _sweep("dr.sweep", crontab(minute="*/15")),
+    "tell staff when the backup needs them": _sweep("dr.alert", timedelta(minutes=1)),
+    "copy media files that no wake-up reached": _sweep("dr.copy_media", timedelta(minutes=1)),
+    "look through all media files for copies": {
+        "task": "dr.copy_media",
+        "schedule": timedelta(minutes=15),
+        "kwargs": {"thorough": True},
+        "options": {"expires": 600},
+    },
+    "check old copies of media files": _sweep("dr.check_media", timedelta(minutes=1)),
+    "remove from the backup what was purged long ago": {
+        "task": "dr.remove_purged",
+        "schedule": crontab(hour="5", minute="10"),
+        "options": {"expires": 3600},
+    },
     "send webhooks that no wake-up reached": _sweep("content.send_webhooks", timedelta(seconds=10)),
     "index content of brands whose language changed": _sweep("content.index_brands", timedelta(minutes=1)),
     "remove what the plans do not keep any longer": _sweep("content.purge_expired", crontab(hour="2", minute="40")),
@@ -249,46 +264,72 @@ MEDIA_URL_SECONDS = env.int("MEDIA_URL_SECONDS", 3600)
 MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_INCOMING_DIR = env.str("MEDIA_INCOMING_DIR", str(MEDIA_ROOT / "incoming"))
 MEDIA_STORAGE = env.str("MEDIA_STORAGE", "file")
-MEDIA_STORAGES: dict[str, dict[str, Any]] = {
-    "file": {
-        "BACKEND": "content.media.storages.FileStorage",
-        "OPTIONS": {
-            "location": MEDIA_ROOT,
-            "file_permissions_mode": 0o600,
-            "directory_permissions_mode": 0o700,
+
+
+def _media_storages(prefix: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the storages that the settings of a prefix can choose from."""
+    return {
+        "file": {
+            "BACKEND": "content.media.storages.FileStorage",
+            "OPTIONS": {
+                "location": folder,
+                "file_permissions_mode": 0o600,
+                "directory_permissions_mode": 0o700,
+            },
         },
-    },
-    "s3": {
-        "BACKEND": "content.media.s3.S3MediaStorage",
-        "OPTIONS": {
-            "bucket_name": env.str("MEDIA_S3_BUCKET", ""),
-            "location": env.str("MEDIA_S3_PREFIX", ""),
-            "region_name": env.str("MEDIA_S3_REGION", "") or None,
-            "endpoint_url": env.str("MEDIA_S3_ENDPOINT_URL", "") or None,
-            "addressing_style": env.str("MEDIA_S3_ADDRESSING_STYLE", "") or None,
-            "default_acl": None,
-            "use_threads": False,  # else ten parts of 8 MiB are in memory at once
+        "s3": {
+            "BACKEND": "content.media.s3.S3MediaStorage",
+            "OPTIONS": {
+                "bucket_name": env.str(f"{prefix}_S3_BUCKET", ""),
+                "location": env.str(f"{prefix}_S3_PREFIX", ""),
+                "region_name": env.str(f"{prefix}_S3_REGION", "") or None,
+                "endpoint_url": env.str(f"{prefix}_S3_ENDPOINT_URL", "") or None,
+                "addressing_style": env.str(f"{prefix}_S3_ADDRESSING_STYLE", "") or None,
+                "session_profile": env.str(f"{prefix}_S3_PROFILE", "") or None,
+                "default_acl": None,
+                "use_threads": False,  # else ten parts of 8 MiB are in memory at once
+            },
         },
-    },
-    "gcs": {
-        "BACKEND": "content.media.gcs.GoogleMediaStorage",
-        "OPTIONS": {
-            "bucket_name": env.str("MEDIA_GCS_BUCKET", ""),
-            "location": env.str("MEDIA_GCS_PREFIX", ""),
-            "project_id": env.str("MEDIA_GCS_PROJECT", "") or None,
-            "default_acl": None,
-            "blob_chunk_size": 8 * 1024**2,  # else 100 MiB are in memory at once
+        "gcs": {
+            "BACKEND": "content.media.gcs.GoogleMediaStorage",
+            "OPTIONS": {
+                "bucket_name": env.str(f"{prefix}_GCS_BUCKET", ""),
+                "location": env.str(f"{prefix}_GCS_PREFIX", ""),
+                "project_id": env.str(f"{prefix}_GCS_PROJECT", "") or None,
+                "default_acl": None,
+                "blob_chunk_size": 8 * 1024**2,  # else 100 MiB are in memory at once
+            },
         },
-    },
-}
+    }
+
+
+MEDIA_STORAGES = _media_storages("MEDIA", MEDIA_ROOT)
 if MEDIA_STORAGE not in MEDIA_STORAGES:
     raise ImproperlyConfigured(f"MEDIA_STORAGE is {MEDIA_STORAGE!r}; it can be: {', '.join(MEDIA_STORAGES)}.")
 environment.require_client(MEDIA_STORAGE)
+
+# The media files' second storage
+
+DR_MEDIA_STORAGE = env.str("DR_MEDIA_STORAGE", "" if PRODUCTION else "file")
+DR_MEDIA_KEEP_DAYS = env.int("DR_MEDIA_KEEP_DAYS", 30)
+DR_MEDIA_STORAGES = _media_storages("DR_MEDIA", Path(env.str("DR_MEDIA_ROOT", str(DATA_DIR / "media_backup"))))
+if DR_MEDIA_STORAGE and DR_MEDIA_STORAGE not in DR_MEDIA_STORAGES:
+    raise ImproperlyConfigured(
+        f"DR_MEDIA_STORAGE is {DR_MEDIA_STORAGE!r}; it can be empty or: {', '.join(DR_MEDIA_STORAGES)}."
+    )
+environment.require_client(DR_MEDIA_STORAGE, "DR_MEDIA_STORAGE")
+if DR_MEDIA_STORAGE == MEDIA_STORAGE and all(
+    MEDIA_STORAGES[MEDIA_STORAGE]["OPTIONS"].get(part) == DR_MEDIA_STORAGES[MEDIA_STORAGE]["OPTIONS"].get(part)
+    for part in ("bucket_name", "location", "endpoint_url")
+):
+    raise ImproperlyConfigured("DR_MEDIA_STORAGE is the place of MEDIA_STORAGE: a copy has to lie elsewhere.")
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "media": MEDIA_STORAGES[MEDIA_STORAGE],
 }
+if DR_MEDIA_STORAGE:
+    STORAGES["media_backup"] = DR_MEDIA_STORAGES[DR_MEDIA_STORAGE]
 
 # Generation: keys of the platform's own, where models are reached, and bounds
 
@@ -344,14 +385,27 @@ BIGQUERY_DATASET = env.str("BIGQUERY_DATASET", "engarde_dr")
 BIGQUERY_LOCATION = env.str("BIGQUERY_LOCATION", "US")
 BIGQUERY_SYNC_BATCH_SIZE = env.int("BIGQUERY_SYNC_BATCH_SIZE", 100)
 BIGQUERY_CREDENTIALS_JSON = env.str("BIGQUERY_CREDENTIALS_JSON", "")
+BIGQUERY_SCRATCH_DATASET = env.str("BIGQUERY_SCRATCH_DATASET", "")
+BIGQUERY_READ_ONLY = env.bool("BIGQUERY_READ_ONLY", False)
 BIGQUERY_EMULATOR_HOST = env.str("BIGQUERY_EMULATOR_HOST", "")
 BIGQUERY_EMULATOR_GRPC_HOST = env.str("BIGQUERY_EMULATOR_GRPC_HOST", "")
+DR_RPO_TARGET_SECONDS = env.int("DR_RPO_TARGET_SECONDS", 900)
+DR_VERIFY_SAMPLE = env.int(
+    "DR_VERIFY_SAMPLE", 1000
+)  # documents of a tenant that a shallow verification reads in ZeroDB
+DR_HISTORY_DAYS = env.int("DR_HISTORY_DAYS", 35)  # how long after its purge something can still be brought back
+DR_DRILL_DATABASE_URL = env.str("DR_DRILL_DATABASE_URL", "")
+DR_DRILL_MAX_ITEMS = env.int("DR_DRILL_MAX_ITEMS", 20_000)
+ERASERS = ["generation.erasure", "content.erasure", "quotas.erasure", "engarde.accounts.erasure"]
+DR_AFTER_RESTORE = {"job": "generation.recovery.settle_jobs"}  # what a room does once rows of a type came back
 DR_ARCHIVE = "dr.archives.bigquery.BigQueryArchive"
 DR_ARCHIVE_OPTIONS = {
     "project": BIGQUERY_PROJECT_ID,
     "dataset": BIGQUERY_DATASET,
     "location": BIGQUERY_LOCATION,
     "credentials_json": BIGQUERY_CREDENTIALS_JSON,
+    "scratch_dataset": BIGQUERY_SCRATCH_DATASET,
+    "read_only": BIGQUERY_READ_ONLY,
     "emulator_host": BIGQUERY_EMULATOR_HOST,
     "emulator_grpc_host": BIGQUERY_EMULATOR_GRPC_HOST,
 }
@@ -411,6 +465,9 @@ SPECTACULAR_SETTINGS = {
         "JobItemStatusEnum": "generation.models.ItemStatus",
         "LLMKeyStatusEnum": "generation.models.KeyStatus",
         "ProviderEnum": "generation.models.Provider",
+        "BackupStatusEnum": "dr.states.BackupStatus",
+        "FindingKindEnum": "dr.models.Finding.Kind",
+        "AlertTargetKindEnum": "quotas.models.AlertTarget.Kind",
     },
 }
 # The admin
@@ -458,6 +515,19 @@ UNFOLD: dict[str, Any] = {
                     _page("Jobs", "auto_awesome", "generation_job"),
                     _page("Provider keys", "vpn_key", "generation_llmkey"),
                     _page("Key events", "history", "generation_llmkeyevent"),
+                ],
+            },
+            {
+                "title": "Backup",
+                "items": [
+                    _page("Backup", "backup", "dr_syncstate"),
+                    _page("Runs", "history", "dr_run"),
+                    _page("Batches", "inventory_2", "dr_batch"),
+                    _page("Findings", "report", "dr_finding"),
+                    _page("Verifications", "fact_check", "dr_verification"),
+                    _page("Restores", "settings_backup_restore", "dr_restore"),
+                    _page("Drills", "emergency", "dr_drill"),
+                    _page("Erasures", "delete_forever", "dr_erasure"),
                 ],
             },
             {

@@ -19,6 +19,7 @@ urlpatterns = [
     path("api/", include("engarde.accounts.urls")),
     path("api/", include("quotas.urls")),
     path("api/", include("generation.urls")),
+    path("api/", include("dr.urls")),
     path("api/", include("content.urls")),
     path("api/schema", SpectacularAPIView.as_view(renderer_classes=[OpenApiJsonRenderer]), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema")),

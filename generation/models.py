@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from engarde.accounts.models import Tenant
-from engarde.common.constraints import RowSecurity, TenantForeignKey
+from engarde.common.constraints import BackedUp, RowSecurity, TenantForeignKey
 
 
 class Provider(models.TextChoices):
@@ -177,6 +177,12 @@ class Job(models.Model):
                 condition=Q(target_count__gte=F("completed") + F("failed")), name="job_counts_within_target"
             ),
             RowSecurity(name="job_row_security"),
+            BackedUp(
+                name="job_backed_up",
+                entity_type="job",
+                noticed=["status", "max_cost_usd", "concurrency"],
+                comparable="status NOT IN ('pending', 'running', 'paused')",
+            ),
         ]
         indexes: ClassVar = [
             models.Index("tenant", F("created_at").desc(), F("id").desc(), name="job_newest"),
@@ -248,6 +254,14 @@ class JobItem(models.Model):
             models.UniqueConstraint(fields=["content_id"], name="job_item_of_content"),
             TenantForeignKey(name="job_item_of_tenants_job", column="job_id", to="generation.Job"),
             RowSecurity(name="job_item_row_security"),
+            BackedUp(
+                name="job_item_backed_up",
+                entity_type="job_item",
+                key=["job_id", "index"],
+                when="NEW.status IN ('completed', 'failed', 'cancelled') AND OLD.status IS DISTINCT FROM NEW.status",
+                events=["UPDATE"],
+                comparable="status IN ('completed', 'failed', 'cancelled')",
+            ),
         ]
         indexes: ClassVar = [
             models.Index("job", "index", name="job_item_pending", condition=Q(status="pending")),

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from engarde.accounts.models import Tenant, User
-from engarde.common.constraints import RowSecurity, TenantForeignKey
+from engarde.common.constraints import BackedUp, RowSecurity, TenantForeignKey
 from quotas.thresholds import THRESHOLDS
 
 
@@ -29,6 +29,7 @@ class Plan(models.Model):
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(storage_limit_bytes__gte=0), name="plan_storage_not_negative"),
             models.CheckConstraint(condition=Q(price_usd_month__gte=0), name="plan_price_not_negative"),
+            BackedUp(name="plan_backed_up", entity_type="plan", tenant="", key=["tier"]),
         ]
 
     def __str__(self) -> str:
@@ -97,6 +98,20 @@ class QuotaUsage(models.Model):
                 name="quota_override_has_reason",
             ),
             RowSecurity(name="quota_usage_row_security"),
+            BackedUp(
+                name="quota_usage_backed_up",
+                entity_type="quota",
+                key=["tenant_id"],
+                left_out=[
+                    "used_bytes",
+                    "reserved_bytes",
+                    "content_items",
+                    "media_files",
+                    "counted_on",
+                    "disarmed_thresholds",
+                    "updated_at",
+                ],
+            ),
         ]
 
     def __str__(self) -> str:

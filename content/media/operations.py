@@ -28,7 +28,7 @@ from quotas.usage import Count, Usage
 
 TRIES = 3
 MAX_MEDIA_OF_ITEM = 100
-CARRIER = "content.carry_records"
+CARRIERS = ("content.carry_records", "dr.sync", "dr.copy_media")
 
 
 class MediaInUse(Problem):
@@ -197,7 +197,8 @@ def _write(
     def insert() -> None:
         row.blob = _blob(row, received, place)
         row.save(force_insert=True)
-        wake.after_commit(CARRIER)
+        for task in CARRIERS:
+            wake.after_commit(task)
 
     def finish() -> Usage:
         if last:
@@ -312,7 +313,8 @@ def _delete(tenant_id: UUID, media_id: UUID, now: datetime) -> Usage:
         raise NotFound("media file")
     if not Media.objects.filter(blob_id=blob.id).exists():
         Blob.objects.filter(id=blob.id).update(unused_since=now)
-    wake.after_commit(CARRIER)
+    for task in CARRIERS:
+        wake.after_commit(task)
     return charging.charge(tenant_id=tenant_id, now=now, media=Count(-1, -row.size_bytes))
 
 

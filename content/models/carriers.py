@@ -79,6 +79,8 @@ class Change(models.Model):
     It is claimed by `batch_id` with SKIP LOCKED, never by `seq > last`: numbers become visible out of order.
     """
 
+    CONTENT = "content"
+
     class Op(models.TextChoices):
         """What happened to the entity; thinned: an old version of it was removed for good."""
 
@@ -96,6 +98,7 @@ class Change(models.Model):
     version = models.PositiveIntegerField()
     op = models.CharField(max_length=1, choices=Op.choices)
     sha256 = models.BinaryField()
+    facts = models.TextField(null=True, help_text="The row as JSON; null for content, whose versions never change.")  # noqa: DJ001
     changed_at = models.DateTimeField()
     batch_id = models.UUIDField(null=True)
     acked_at = models.DateTimeField(null=True)

@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from content.models.items import ContentItem
 from engarde.accounts.models import Tenant
-from engarde.common.constraints import RowSecurity, TenantForeignKey
+from engarde.common.constraints import BackedUp, RowSecurity, TenantForeignKey
 
 
 class Blob(models.Model):
@@ -31,6 +31,7 @@ class Blob(models.Model):
             models.UniqueConstraint(fields=["tenant", "sha256"], name="blob_once_a_tenant"),
             models.CheckConstraint(condition=Q(size_bytes__gte=0), name="blob_size_not_negative"),
             RowSecurity(name="blob_row_security"),
+            BackedUp(name="blob_backed_up", entity_type="blob", left_out=["unused_since"]),
         ]
         indexes: ClassVar = [models.Index("unused_since", name="blob_unused", condition=Q(unused_since__isnull=False))]
 
@@ -89,6 +90,7 @@ class Media(models.Model):
             models.CheckConstraint(condition=Q(size_bytes__gte=0), name="media_size_not_negative"),
             TenantForeignKey(name="media_blob_of_tenant", column="blob_id", to="content.Blob"),
             RowSecurity(name="media_row_security"),
+            BackedUp(name="media_backed_up", entity_type="media"),
         ]
         indexes: ClassVar = [
             models.Index("tenant", F("created_at").desc(), F("id").desc(), name="media_newest"),

@@ -144,8 +144,14 @@ class DocumentStore(Protocol):
         """Remove one row, if it is there."""
         ...
 
-    def scan(self, collection: str, *, after: str = "", limit: int = KEYS_PER_CALL) -> ScanPage:
-        """Return at most `limit` rows in the order of their keys, beginning behind the key `after`."""
+    def delete_tenant(self, collection: str, tenant_id: UUID) -> int:
+        """Remove every row of a tenant, also those that nobody knows of any more, and return how many were found."""
+        ...
+
+    def scan(
+        self, collection: str, *, after: str = "", limit: int = KEYS_PER_CALL, tenant_id: UUID | None = None
+    ) -> ScanPage:
+        """Return at most `limit` rows, of all or of one tenant, in the order of their keys, beginning behind the key `after`."""
         ...
 
     def rows_of(self, collection: str, key: str) -> Sequence[ScannedRow]:

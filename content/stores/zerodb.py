@@ -199,16 +199,51 @@ class ZeroDBStore:
             if error.status != 404 or "row" not in str(error).lower() or isinstance(error, StoreMisconfigured):
                 raise
 
-    def scan(self, collection: str, *, after: str = "", limit: int = KEYS_PER_CALL) -> ScanPage:
-        """Return rows in the order of their keys, beginning behind the key `after`.
+    def delete_tenant(self, collection: str, tenant_id: UUID) -> int:
+        """Remove every row of a tenant and return how many were found.
+
+        The rows are looked for first and then removed by their keys, up to a hundred a call, as a large removal by the
+        tenant alone would have to be confirmed: were its filter misunderstood, it would empty the collection.
+
+        Raises:
+            StoreUnavailable: Also when rows are still found after they were removed.
+            StoreRejected: Also when the answer has rows of other tenants.
+        """
+        found, before = 0, set[str]()
+        while rows := self._rows_of_tenant(collection, str(tenant_id)):
+            ids = {row.row_id for row in rows}
+            if ids <= before:
+                raise StoreUnavailable(f"ZeroDB still has {len(rows)} rows in {collection} that it removed.")
+            found, before = found + len(ids - before), ids
+            self._delete_piece(collection, list({row.key for row in rows if row.key}), owner=str(tenant_id))
+            for row in rows:
+                if not row.key:
+                    self.delete_row(collection, row.row_id)
+        return found
+
+    def _rows_of_tenant(self, collection: str, tenant_id: str) -> list[ScannedRow]:
+        body = {self._filter_key: {"tenant_id": {"$in": [tenant_id]}}, "skip": 0, "limit": KEYS_PER_CALL}
+        answer = self._call_with_retries("POST", self._path(collection, "query"), body=body, urgency=Urgency.CAN_WAIT)
+        rows = [_scanned(collection, row) for row in _list_in(answer)]
+        if any(row.tenant_id != tenant_id for row in rows):
+            raise _misspelt()
+        return rows
+
+    def scan(
+        self, collection: str, *, after: str = "", limit: int = KEYS_PER_CALL, tenant_id: UUID | None = None
+    ) -> ScanPage:
+        """Return rows, of all or of one tenant, in the order of their keys, beginning behind the key `after`.
 
         Raises:
             StoreRejected: Also when the answer shows that the service did not heed the filter.
         """
-        body = {self._filter_key: {"key": {"$gt": after}}, "sort": {"key": 1}, "skip": 0, "limit": limit}
+        wanted: dict[str, Any] = {"key": {"$gt": after}}
+        if tenant_id is not None:
+            wanted["tenant_id"] = {"$in": [str(tenant_id)]}
+        body = {self._filter_key: wanted, "sort": {"key": 1}, "skip": 0, "limit": limit}
         answer = self._call_with_retries("POST", self._path(collection, "query"), body=body, urgency=Urgency.CAN_WAIT)
         rows = [_scanned(collection, row) for row in _list_in(answer)]
-        if any(row.key <= after for row in rows):
+        if any(row.key <= after or (tenant_id and row.tenant_id != str(tenant_id)) for row in rows):
             raise _misspelt()
         return _whole_keys(rows, is_last=len(rows) < limit)
 
@@ -274,8 +309,13 @@ class ZeroDBStore:
             self._connection.call("PUT", path, body={"row_data": row_data}, urgency=Urgency.CAN_WAIT)
         return first
 
-    def _delete_piece(self, collection: str, keys: Sequence[str], *, confirmed: bool = False) -> int:
-        body = {"filter": {"key": {"$in": list(keys)}}, "confirm_large_operation": confirmed}
+    def _delete_piece(
+        self, collection: str, keys: Sequence[str], *, owner: str | None = None, confirmed: bool = False
+    ) -> int:
+        if not keys:
+            return 0
+        wanted = {"key": {"$in": list(keys)}} | ({"tenant_id": {"$in": [owner]}} if owner else {})
+        body = {"filter": wanted, "confirm_large_operation": confirmed}
         path = self._path(collection, "rows/bulk")
         try:
             answer = self._call_with_retries("DELETE", path, body=body, urgency=Urgency.CAN_WAIT)
@@ -284,8 +324,9 @@ class ZeroDBStore:
                 raise
             middle = len(keys) // 2
             if not middle:
-                return self._delete_piece(collection, keys, confirmed=True)
-            return self._delete_piece(collection, keys[:middle]) + self._delete_piece(collection, keys[middle:])
+                return self._delete_piece(collection, keys, owner=owner, confirmed=True)
+            halves = (keys[:middle], keys[middle:])
+            return sum(self._delete_piece(collection, half, owner=owner) for half in halves)
         count = answer.get("deleted_count") if isinstance(answer, dict) else None
         return count if isinstance(count, int) else 0
 

@@ -25,6 +25,8 @@ SUBJECTS = {
     Mail.Kind.PASSWORD_RESET: "Set a new password for En Garde",
     Mail.Kind.WEBHOOK_DISABLED: "A webhook of {tenant} was switched off",
     Mail.Kind.GENERATION_ENDED: "A generation job of {tenant}: {headline}",
+    Mail.Kind.BACKUP_TROUBLE: "En Garde's backup needs you: {headline}",
+    Mail.Kind.BACKUP_WELL: "En Garde's backup is well again",
 }
 
 

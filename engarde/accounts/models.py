@@ -10,7 +10,7 @@ from django.db.models.functions import Lower, Now
 from uuid_utils.compat import uuid7
 
 from engarde.accounts.roles import Role, Scope
-from engarde.common.constraints import RowSecurity
+from engarde.common.constraints import BackedUp, RowSecurity
 from engarde.common.time_zones import validate_time_zone
 
 
@@ -29,7 +29,10 @@ class Tenant(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        constraints: ClassVar = [RowSecurity(name="tenant_row_security", column="id")]
+        constraints: ClassVar = [
+            RowSecurity(name="tenant_row_security", column="id"),
+            BackedUp(name="tenant_backed_up", entity_type="tenant", tenant="id"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -49,6 +52,7 @@ class Brand(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["tenant", "id"], name="brand_of_tenant"),
             RowSecurity(name="brand_row_security"),
+            BackedUp(name="brand_backed_up", entity_type="brand"),
         ]
 
     def __str__(self) -> str:
@@ -97,7 +101,8 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     class Meta:
         constraints: ClassVar = [
-            models.CheckConstraint(condition=Q(email=Lower(F("email"))), name="user_email_in_lower_case")
+            models.CheckConstraint(condition=Q(email=Lower(F("email"))), name="user_email_in_lower_case"),
+            BackedUp(name="user_backed_up", entity_type="user", tenant="", left_out=["last_login"]),
         ]
 
     def __str__(self) -> str:
@@ -124,6 +129,7 @@ class Membership(models.Model):
             models.UniqueConstraint(fields=["tenant", "user"], name="one_membership_per_tenant_and_user"),
             models.CheckConstraint(condition=Q(role__in=Role.values), name="membership_role_known"),
             RowSecurity(name="membership_row_security"),
+            BackedUp(name="membership_backed_up", entity_type="membership"),
         ]
 
     def __str__(self) -> str:
@@ -152,7 +158,10 @@ class ApiKey(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        constraints: ClassVar = [RowSecurity(name="api_key_row_security")]
+        constraints: ClassVar = [
+            RowSecurity(name="api_key_row_security"),
+            BackedUp(name="api_key_backed_up", entity_type="api_key", left_out=["last_used_at"]),
+        ]
         indexes: ClassVar = [models.Index(fields=["tenant", "-created_at"], name="api_key_by_tenant")]
 
     def __str__(self) -> str:
@@ -184,6 +193,8 @@ class Mail(models.Model):
         PASSWORD_RESET = "password_reset"  # noqa: S105 -- the name of a mail
         WEBHOOK_DISABLED = "webhook_disabled"
         GENERATION_ENDED = "generation_ended"
+        BACKUP_TROUBLE = "backup_trouble"
+        BACKUP_WELL = "backup_well"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(User, models.CASCADE)

@@ -571,6 +571,18 @@ def mail_member(*, tenant_id: UUID, member_id: UUID, kind: Mail.Kind, details: M
         _send(membership.user, kind, tenant_name=membership.tenant.name, details=details)
 
 
+def mail_staff(*, kind: Mail.Kind, details: Mapping[str, Any]) -> int:
+    """Have a mail sent to each active member of the platform's staff, and return to how many; in or outside a scope.
+
+    Args:
+        details: JSON values for the text; `headline` for the subject.
+    """
+    staff = list(User.objects.filter(is_staff=True, is_active=True).order_by("id"))
+    for user in staff:
+        _send(user, kind, details=details)
+    return len(staff)
+
+
 def _send(user: User, kind: str, *, tenant_name: str = "", details: Mapping[str, Any] | None = None) -> None:
     Mail.objects.create(user=user, kind=kind, tenant_name=tenant_name, details=dict(details or {}))
     wake.after_commit("accounts.send_mail")

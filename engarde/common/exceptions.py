@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import PermissionDenied
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -37,6 +37,13 @@ DATABASE_AWAY: dict[str, Any] = {
     "title": "Database unavailable",
     "detail": "The database does not answer right now; try again soon.",
 }
+RESTORE_RUNNING: dict[str, Any] = {
+    "status": 503,
+    "code": "restore_running",
+    "title": "Restore running",
+    "detail": "This content is being restored from the backup and cannot be written right now; try again soon.",
+}
+DOOR_CLOSED = "EG503"  # what the trigger raises that keeps others from writing beside a restore
 
 
 def _from_exception(exc: Exception) -> tuple[dict[str, Any], dict[str, str]] | None:
@@ -48,6 +55,8 @@ def _from_exception(exc: Exception) -> tuple[dict[str, Any], dict[str, str]] | N
     if isinstance(exc, Http404):
         exc = NotFound()
         return document(status=404, code=exc.code, title=exc.title, detail=exc.detail), {}
+    if isinstance(exc, DatabaseError) and getattr(exc.__cause__, "sqlstate", None) == DOOR_CLOSED:
+        return document(**RESTORE_RUNNING), {"Retry-After": "30"}
     if isinstance(exc, OperationalError | InterfaceError):
         log.error("the database does not answer", exc_info=exc)
         return document(**DATABASE_AWAY), {"Retry-After": "5"}

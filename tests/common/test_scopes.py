@@ -24,6 +24,7 @@ from django.test.utils import isolate_apps
 from django.utils import timezone
 
 from content.models import Blob, ContentItem, Delivery, IndexedBrand, Media, MediaUse, SpooledRecord, Upload, Webhook
+from dr.models import Drill, Erasure, Finding, MediaCopy, Restore, Verification
 from engarde.accounts.models import Brand, Tenant
 from engarde.common import scopes
 from engarde.common.checks import check_database_role, check_row_security
@@ -213,8 +214,33 @@ def fill_every_table(person: Person) -> dict[str, UUID]:
         SpooledRecord.objects.filter(collection="content_media_files", key=str(media.id)).delete()
         other_brand = Brand.objects.create(**tenant, name="another brand")
     columns = {"content_id": item_id, "blob_id": blob.id, "media_id": media.id, "webhook_id": hook.id}
-    columns |= fill_quotas(person, now) | fill_generation(person, now)
+    columns |= fill_quotas(person, now) | fill_generation(person, now) | fill_backup(person, now)
     return {"brand_id": other_brand.id, **columns}
+
+
+def fill_backup(person: Person, now: datetime) -> dict[str, UUID]:
+    """Give a tenant a row in each table of the backup."""
+    tenant: dict[str, Any] = {"tenant_id": person.tenant_id}
+    with tenant_scope(person.tenant_id):
+        Restore.objects.create(**tenant, started_at=now, finished_at=now, ok=True)
+        verification = Verification.objects.create(**tenant, started_at=now, finished_at=now)
+        Finding.objects.create(
+            **tenant,
+            verification_id=verification.id,
+            entity_type="content",
+            entity_id=uuid4(),
+            tier="zerodb",
+            kind="missing",
+            problem="a problem",
+            found_at=now,
+            repaired_at=now,
+        )
+        Drill.objects.create(**tenant, scenario="zerodb_loss", started_at=now, finished_at=now, ok=True)
+        Erasure.objects.create(**tenant, content_id=uuid4(), requested_at=now, finished_at=now)
+        MediaCopy.objects.create(
+            **tenant, blob_id=uuid4(), storage_key="a key", sha256=b"", size_bytes=1, copied_at=now, next_try_at=LATER
+        )
+    return {}
 
 
 def fill_generation(person: Person, now: datetime) -> dict[str, UUID]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.utils import timezone
@@ -72,7 +73,8 @@ def test_a_backup_killed_around_its_send_counts_every_change_once(
 
     assert set(rows_of(item_id)) == {(1, "I")}
     archive = BigQueryArchive(**_options())
-    assert [record.version for record in archive.latest(tenant_id=alice.tenant_id)] == [1]
+    found = archive.history(tenant_id=alice.tenant_id, entity_id=UUID(item_id))
+    assert [one.record.version for one in found] == [1]
 
 
 def test_a_backup_killed_between_seal_and_ship_loses_nothing(alice: Person, back_up: Callable[[], int]) -> None:
