@@ -19,7 +19,8 @@ from content.documents import FoundDocument
 from content.facts import VersionFacts
 from content.models import Change, ChangeType, ContentItem, ContentVersion, IndexedBrand, SpooledDocument
 from content.operations import Written
-from content.stores.base import DocumentKey
+from content.stores.base import MEDIA, DocumentKey, DocumentStore
+from content.stores.base import VERSIONS as VERSIONS_COLLECTION
 from content.writing import Draft
 from engarde.accounts import queries as account_queries
 from engarde.common import wake
@@ -28,6 +29,7 @@ from engarde.common.scopes import tenant_scope
 from quotas import charging
 
 UPLOADER = "content.upload_documents"
+CARRIER = "content.carry_records"
 DRAFTS_AT_ONCE = 100
 TURNED_BACK = (
     "brand_id",
@@ -104,15 +106,6 @@ same AS MATERIALIZED (
 ), forgotten AS (
     UPDATE content_versions AS version SET zerodb_row_id = NULL FROM same
     WHERE version.content_id = same.content_id AND version.version = same.version AND zerodb_row_id IS NOT NULL
-), records AS (
-    INSERT INTO content_record_spool (collection, key, tenant_id, record, attempts)
-    SELECT 'content_versions', version.content_id || ':' || version.version, version.tenant_id, jsonb_build_object(
-        'content_id', version.content_id, 'version', version.version, 'change_type', version.change_type,
-        'changed_by', version.changed_by, 'changed_fields', to_jsonb(version.changed_fields),
-        'size_bytes', version.size_bytes, 'sha256', encode(version.sha256, 'hex'), 'created_at', version.created_at), 1
-    FROM content_versions AS version JOIN same ON version.content_id = same.content_id AND version.version = same.version
-    WHERE version.version > 1
-    ON CONFLICT (collection, key) DO NOTHING
 )
 INSERT INTO content_body_spool (content_id, version, tenant_id, sha256, document, attempts, next_attempt_at, last_error)
 SELECT DISTINCT ON (content_id, sha256) content_id, version, tenant_id, sha256, document, 1, now(), '' FROM same
@@ -120,7 +113,20 @@ ORDER BY content_id, sha256, version
 ON CONFLICT (content_id, version) DO UPDATE
 SET document = excluded.document, uploaded_at = NULL, attempts = greatest(content_body_spool.attempts, 1),
     next_attempt_at = now(), last_error = ''"""
-MEDIA_RECORDS = """
+# What ZeroDB is told of versions and media files, as far as it lacks it, between two keys of a scan.
+RECORDS = {
+    VERSIONS_COLLECTION: """
+INSERT INTO content_record_spool (collection, key, tenant_id, record, attempts)
+SELECT 'content_versions', name.key, version.tenant_id, jsonb_build_object(
+    'content_id', version.content_id, 'version', version.version, 'change_type', version.change_type,
+    'changed_by', version.changed_by, 'changed_fields', to_jsonb(version.changed_fields),
+    'size_bytes', version.size_bytes, 'sha256', encode(version.sha256, 'hex'), 'created_at', version.created_at), 1
+FROM content_versions AS version, LATERAL (SELECT (content_id || ':' || version.version) COLLATE "C") AS name (key)
+WHERE tenant_id = %(tenant)s AND version.version > 1
+  AND content_id BETWEEN %(first)s AND %(last)s AND name.key > %(after)s AND name.key <= %(upto)s
+  AND name.key != ALL(%(there)s)
+ON CONFLICT (collection, key) DO NOTHING""",
+    MEDIA: """
 INSERT INTO content_record_spool (collection, key, tenant_id, record, attempts)
 SELECT 'content_media_files', media.id::text, media.tenant_id, jsonb_build_object(
     'content_id', media.content_id, 'file_name', media.file_name, 'file_type', media.file_type,
@@ -128,7 +134,13 @@ SELECT 'content_media_files', media.id::text, media.tenant_id, jsonb_build_objec
     'storage_key', blob.storage_key, 'width', media.width, 'height', media.height,
     'uploaded_by', media.uploaded_by, 'created_at', media.created_at), 1
 FROM content_media AS media JOIN content_media_blobs AS blob ON blob.id = media.blob_id
-WHERE media.tenant_id = %s ON CONFLICT (collection, key) DO NOTHING"""
+WHERE media.tenant_id = %(tenant)s AND media.id BETWEEN %(first)s AND %(last)s
+  AND media.id::text COLLATE "C" > %(after)s AND media.id::text COLLATE "C" <= %(upto)s
+  AND media.id::text != ALL(%(there)s)
+ON CONFLICT (collection, key) DO NOTHING""",
+}
+BEHIND_ALL = "g"  # behind every key, which begins with a hexadecimal digit
+LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +375,7 @@ def stored_keys(*, copies: Sequence[Copy]) -> dict[DocumentKey, str]:
 
 
 def recover_documents(*, texts: Mapping[DocumentKey, str]) -> None:
-    """Have documents that ZeroDB lost stored there anew, with the change records of their versions."""
+    """Have documents that ZeroDB lost stored there anew."""
     columns: list[list[Any]] = [
         [key.content_id for key in texts],
         [bytes.fromhex(key.sha256) for key in texts],
@@ -374,10 +386,35 @@ def recover_documents(*, texts: Mapping[DocumentKey, str]) -> None:
     wake.after_commit(UPLOADER)
 
 
-def recover_media_records(*, tenant_id: UUID) -> None:
-    """Have ZeroDB told anew of a tenant's media files."""
-    with connection.cursor() as cursor:
-        cursor.execute(MEDIA_RECORDS, [tenant_id])
+def recover_records(*, store: DocumentStore, tenant_id: UUID) -> int:
+    """Have ZeroDB told anew of a tenant's versions and media files of which it has no record; return how many.
+
+    Call it outside a scope: it reads ZeroDB's collections, page by page.
+
+    Raises:
+        StoreUnavailable, StoreRejected: ZeroDB does not say what it has.
+    """
+    told = 0
+    for collection, statement in RECORDS.items():
+        after: str | None = ""
+        while after is not None:
+            page = store.scan(collection, after=after, tenant_id=tenant_id)
+            names: dict[str, Any] = {"after": after, "upto": page.next_after or BEHIND_ALL, "tenant": tenant_id}
+            bounds = {"first": _id_of(after) or LOWEST, "last": _id_of(page.next_after) or HIGHEST}
+            with tenant_scope(tenant_id), connection.cursor() as cursor:
+                cursor.execute(statement, {**names, **bounds, "there": [row.key for row in page.rows if row.intact]})
+                told += cursor.rowcount
+            after = page.next_after
+    if told:
+        wake.after_commit(CARRIER)
+    return told
+
+
+def _id_of(key: str | None) -> UUID | None:
+    try:
+        return UUID((key or "").partition(":")[0])
+    except ValueError:
+        return None
 
 
 def forget_indexed(*, tenant_ids: Collection[UUID]) -> None:

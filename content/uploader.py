@@ -8,7 +8,7 @@ document whose removal from ZeroDB is pending (its last version went, and then i
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +27,7 @@ from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
 
+LOOKED_FOR_TOGETHER = 5
 CLAIM = """
 UPDATE content_body_spool AS spooled SET attempts = spooled.attempts + 1, next_attempt_at = %(lease_end)s
 FROM (
@@ -109,8 +110,9 @@ def run_pass(*, store: DocumentStore, now: Callable[[], datetime]) -> Pass:
     if not claimed:
         return Pass()
     send_until = time.monotonic() + spool.SEND_WITHIN.total_seconds()
+    found = _look_for(store, [one.key for one in claimed if one.maybe_stored])
     with ThreadPoolExecutor(settings.CONTENT_UPLOAD_THREADS) as pool:
-        outcomes = list(pool.map(lambda one: _send(store, one, send_until), claimed))
+        outcomes = list(pool.map(lambda one: _send(store, one, found, send_until), claimed))
     stored, failed, untried = spool.split(outcomes)
     _mark_sent([(claimed[place], str(outcomes[place])) for place in stored])
     _put_off([(claimed[place], outcomes[place]) for place in failed], now(), tried=True)
@@ -154,8 +156,25 @@ def _claimed(row: tuple[Any, ...], stored: set[DocumentKey], current: set[Docume
     )
 
 
-def _send(store: DocumentStore, claimed: Claimed, send_until: float) -> str | Exception:
+def _look_for(store: DocumentStore, keys: Sequence[DocumentKey]) -> dict[DocumentKey, str]:
+    """Return where the store has documents that may be there, one call for many: after a restore all of them may be.
+
+    What is not found is looked for once more by itself, right before it is stored.
+    """
+    if len(keys) < LOOKED_FOR_TOGETHER:
+        return {}
+    try:
+        return store.find_row_ids(keys)
+    except (StoreUnavailable, StoreRejected):
+        return {}
+
+
+def _send(
+    store: DocumentStore, claimed: Claimed, found: Mapping[DocumentKey, str], send_until: float
+) -> str | Exception:
     """Return the row id in the store, or why it could not be had; one bad document never holds up the others."""
+    if claimed.key in found:
+        return found[claimed.key]
     if time.monotonic() > send_until:
         return spool.LeaseOver()
     try:

@@ -44,7 +44,6 @@ Clock = Callable[[], datetime]
 Progress = Callable[[int], object]
 
 PLATFORM = UUID(int=0)
-ERASERS = ("generation.erasure", "content.erasure", "quotas.erasure", "engarde.accounts.erasure")
 BESIDE_ROWS = {"files": "media", "cached_documents": "redis"}
 ROWS_A_BATCH = 1000
 ROUNDS = 3
@@ -337,7 +336,7 @@ def _carry_out(run: _Run, tiers: Mapping[str, Callable[[_Run], None]]) -> None:
 def _erase_rows(run: _Run) -> None:
     """Let nobody in any more, then have each room remove its rows, the highest first."""
     run.note("access", account_erasure.close_door(tenant_id=run.tenant_id, now=run.now()))
-    for path in getattr(settings, "ERASERS", ERASERS):
+    for path in settings.ERASERS:
         erase = import_module(path).erase_tenant
         while removed := erase(tenant_id=run.tenant_id, limit=ROWS_A_BATCH):
             _note_rows(run, removed)

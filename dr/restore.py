@@ -23,9 +23,10 @@ from django.db import connection
 from django.utils.module_loading import import_string
 
 from content import changes, documents, indexing, recovery, search, spool, uploader
+from content import records as record_carrier
 from content.recovery import Copy
 from content.stores.base import DocumentStore
-from dr import door, epochs, reading, rows, sync
+from dr import door, epochs, media_files, media_recovery, reading, rows, sync
 from dr.archives.base import CONTENT, Archive, ArchiveRecord, CurrentRecord, Snapshot
 from dr.records import is_intact
 from engarde.accounts import queries as account_queries
@@ -77,6 +78,9 @@ class Restored:
         rows: rows of other types that came back, by type.
         turned_back, trashed: items, of a restore to an earlier time.
         respooled: documents that ZeroDB lacked.
+        records: what ZeroDB is told anew of versions and media files.
+        indexed: items that searches find again.
+        media_files: files whose bytes came back from the second storage.
         uploaded: documents that went to ZeroDB at the end; what failed stays in the spool.
         newer: items that are newer here than in the archive, and were left alone.
         enter_again: what is in no backup, and who has to enter it again.
@@ -91,8 +95,10 @@ class Restored:
     turned_back: int = 0
     trashed: int = 0
     respooled: int = 0
+    records: int = 0
     uploaded: int = 0
     indexed: int = 0
+    media_files: int = 0
     newer: int = 0
     failed: int = 0
     enter_again: Sequence[str] = ()
@@ -186,7 +192,6 @@ class _Restore:
         self.brands: set[UUID] = set()
         self.members: set[UUID] = set()
         self.touched: set[UUID] = set()
-        self.lost_in_store: set[UUID] = set()
         self.made: dict[str, list[ArchiveRecord]] = {}
         self.is_new = False
         self.is_aloud = False  # whether what comes back is news to the backup: an earlier state than its latest is
@@ -361,7 +366,6 @@ class _Restore:
         moved = [(key, row_id) for key, row_id in there.items() if said[key] != row_id]
         _note("restore_changed", {key.content_id for key in lost} | {key.content_id for key, _ in moved})
         self.done.respooled += len(lost)
-        self.lost_in_store |= {copy.tenant_id for copy in lost.values()}
         if self.wanted.dry_run or not (lost or moved):
             return
         with system_scope("have ZeroDB filled again"):
@@ -421,9 +425,12 @@ class _Restore:
             epochs.begin_anew(archive=self.archive)
         if self.is_new and self.touched:
             self.done.enter_again = NOT_KEPT
-        for tenant_id in self.lost_in_store:
-            with tenant_scope(tenant_id):
-                recovery.recover_media_records(tenant_id=tenant_id)
+        if self.store is not None:
+            with self.done.timed("records"):
+                self._recover_records(self.store)
+        if self.to_postgres:
+            with self.done.timed("media"):
+                self._bring_back_media()
         if self.touched:
             with system_scope("have what came back indexed"):
                 recovery.forget_indexed(tenant_ids=self.touched)
@@ -433,6 +440,26 @@ class _Restore:
             with self.done.timed("index"):
                 self.done.indexed = indexing.index_changed_brands(now=self.now())
 
+    def _recover_records(self, store: DocumentStore) -> None:
+        tenants = [self.wanted.tenant_id] if self.wanted.tenant_id else account_queries.tenant_ids()
+        for tenant_id in tenants:
+            self.done.records += recovery.recover_records(store=store, tenant_id=tenant_id)
+
+    def _bring_back_media(self) -> None:
+        """Copy back the bytes of media files that the first storage lacks."""
+        if not media_files.has_second():
+            return
+        try:
+            brought = media_recovery.bring_back(
+                tenant_id=self.wanted.tenant_id, now=self.now(), progress=lambda count: None
+            )
+        except media_files.StorageAway as error:
+            self.done.fail(self.wanted.tenant_id or "all", "media_not_restored", str(error))
+            return
+        self.done.media_files = brought.files
+        for problem in brought.errors:
+            self.done.fail(problem["id"], "media_not_restored", problem["message"])
+
     def _upload_all(self) -> None:
         """Send what was spooled; what fails stays there for the uploader."""
         store = documents.document_store()
@@ -440,6 +467,8 @@ class _Restore:
             return
         while (done := uploader.run_pass(store=store, now=self.now)).got_on:
             self.done.uploaded += done.uploaded
+        while record_carrier.run_pass(store=store, now=self.now).got_on:
+            pass
 
 
 def _note(table: str, ids: Iterable[UUID]) -> None:

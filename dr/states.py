@@ -137,7 +137,7 @@ def _told_of_aside(set_aside: int) -> str:
 
 def oldest_waiting_at() -> datetime | None:
     """Inside a system scope, return when the oldest change was made that the archive has not acknowledged."""
-    waiting = Change.objects.filter(acked_at=None).order_by("seq")
+    waiting = Change.objects.filter(acked_at=None, xid__gt=0).order_by("seq")  # a repair's lines tell of old changes
     return waiting.values_list("changed_at", flat=True).first()
 
 

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from uuid_utils.compat import uuid7
 
@@ -256,6 +256,8 @@ def _lease(now: datetime) -> Parcel | None:
                 Batch.objects.filter(id__in=[batch.id for batch in batches]).update(pack_id=batches[0].id)
                 first = Batch.objects.get(id=batches[0].id)
         batches = _companions(due, first)
+        if not batches:
+            return None
         lease = LOAD_LEASE if first.pack_id else LEASE
         ids = [batch.id for batch in batches]
         Batch.objects.filter(id__in=ids).update(attempts=F("attempts") + 1, next_try_at=now + lease, last_error="")
@@ -270,12 +272,21 @@ def _waiting(now: datetime) -> int:
 
 
 def _companions(due: QuerySet[Batch], first: Batch) -> list[Batch]:
-    """Return the batches that go with one: its pack, whole; else some that were never tried; or, once it failed, none."""
+    """Return the batches to ship with one, by id: its pack, whole or not at all; or some never tried; or it alone, once it failed."""
     if first.pack_id:
-        return list(Batch.objects.select_for_update().filter(acked_at=None, pack_id=first.pack_id).order_by("id"))
+        pack = Batch.objects.filter(acked_at=None, pack_id=first.pack_id)
+        locked = list(pack.select_for_update(skip_locked=True).order_by("id"))
+        return locked if len(locked) == pack.count() else []  # another worker has it in hand
     if first.attempts:
         return [first]
-    return list(due.filter(pack_id=None, attempts=0).order_by("next_try_at")[:APPEND_BATCHES])
+    batches = due.filter(pack_id=None, attempts=0).order_by("next_try_at")[:APPEND_BATCHES]
+    return sorted(batches, key=lambda batch: batch.id)
+
+
+def _locked(batches: QuerySet[Batch], *, skip_locked: bool = False) -> QuerySet[Batch]:
+    """Inside a transaction, lock batches in the order of their ids: workers that took them in two orders would deadlock."""
+    in_order = batches.select_for_update(skip_locked=skip_locked).order_by("id")
+    return Batch.objects.filter(id__in=list(in_order.values_list("id", flat=True)))
 
 
 def _ship(archive: Archive, parcel: Parcel, done: Pass, now: Callable[[], datetime]) -> None:
@@ -297,7 +308,7 @@ def _ship(archive: Archive, parcel: Parcel, done: Pass, now: Callable[[], dateti
     done.rows += len(records)
     done.bytes += sum(manifest.bytes for manifest in manifests)
     done.retries += sum(batch.attempts > 0 for batch in parcel.batches)
-    done.ages += [max(0.0, (now() - record.changed_at).total_seconds()) for record in records]
+    done.ages += [max(0.0, (now() - record.changed_at).total_seconds()) for record in records if record.xid]
 
 
 def _acknowledge(manifests: Sequence[BatchManifest], now: datetime) -> None:
@@ -356,10 +367,11 @@ def _put_off(
     """Set when to try again: doubling, with jitter. A load job that failed needs another name."""
     attempts = max(batch.attempts for batch in parcel.batches)
     later = now + (wait or _backoff(attempts))
-    batches = Batch.objects.filter(id__in=parcel.ids)
-    batches.update(next_try_at=later, last_error=str(error)[:1000])
-    if new_job:
-        batches.filter(pack_id__isnull=False).update(pack_attempt=F("pack_attempt") + 1)
+    with transaction.atomic():
+        batches = _locked(Batch.objects.filter(id__in=parcel.ids))
+        batches.update(next_try_at=later, last_error=str(error)[:1000])
+        if new_job:
+            batches.filter(pack_id__isnull=False).update(pack_attempt=F("pack_attempt") + 1)
     log.warning("backup failed; nothing is lost, it is tried again", batches=len(parcel.ids), error=str(error))
 
 
@@ -374,7 +386,7 @@ def _part(parcel: Parcel, error: DocumentsMissing | RecordsRejected, now: dateti
     at_fault = error.seqs if isinstance(error, DocumentsMissing) else None
     with system_scope("part batches"):
         if at_fault is None and len(parcel.batches) > 1:  # which of them is at fault shows when they are sent alone
-            Batch.objects.filter(id__in=parcel.ids).update(pack_id=None, next_try_at=now)
+            _locked(Batch.objects.filter(id__in=parcel.ids)).update(pack_id=None, next_try_at=now)
             return
         for batch in parcel.batches:
             seqs = changes.seqs_of(batch_id=batch.id)
@@ -416,7 +428,8 @@ def _note_success(now: datetime) -> None:
     """Note that the archive takes batches; those that failed because it did not need not wait any longer."""
     states.note_success(now=now)
     waiting = Batch.objects.filter(acked_at=None, next_try_at__gt=now).exclude(last_error="")
-    waiting.exclude(last_error__startswith=AS_IT_IS).update(next_try_at=now)
+    with transaction.atomic():
+        _locked(waiting.exclude(last_error__startswith=AS_IT_IS), skip_locked=True).update(next_try_at=now)
 
 
 def _backlog() -> int:

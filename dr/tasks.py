@@ -4,15 +4,21 @@ import time
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from dr import alerts, keeping, media_copies
+from dr import alerts, archives, drills, keeping, media_copies, verify
 from dr import sync as sync_pass
 from engarde.common import wake
 
+log = structlog.get_logger(__name__)
+
 LONGEST_RUN_SECONDS = 45.0
+VERIFY_SECONDS = 300.0
+VERIFY_PAUSE_SECONDS = 600
+MAX_VERIFY_FAILURES = 36
 
 
 @shared_task(name="dr.sync")
@@ -61,3 +67,35 @@ def check_media(**_: Any) -> None:
 def remove_purged(**_: Any) -> None:
     """Remove from the archive what was purged so long ago that no restore needs it."""
     keeping.remove_purged(before=timezone.now() - timedelta(days=settings.DR_HISTORY_DAYS))
+
+
+@shared_task(name="dr.verify")
+def verify_all(*, deep: bool = False, place: dict[str, str] | None = None, failures: int = 0, **_: Any) -> None:
+    """Compare all tiers for a while; the next task goes on from there, later if a tier is away."""
+    archive = archives.current()
+    if archive is None:
+        return
+    deadline, pause = time.monotonic() + VERIFY_SECONDS, 0
+    here: verify.Place | None = verify.Place.of(**place) if place else verify.begin(deep=deep, now=timezone.now())
+    try:
+        while here is not None:
+            here = verify.run_part(
+                archive=archive, place=here, deep=deep, now=timezone.now, go_on=lambda: time.monotonic() < deadline
+            )
+            if time.monotonic() > deadline:
+                break
+    except verify.AWAY as error:
+        log.warning("a verification was interrupted", error=str(error))
+        failures, pause = failures + 1, VERIFY_PAUSE_SECONDS
+        if failures > MAX_VERIFY_FAILURES and here is not None:
+            verify.give_up(place=here, now=timezone.now(), error=str(error))
+            return
+    if here is not None:
+        rest = {"deep": deep, "place": here.as_json(), "failures": failures}
+        verify_all.apply_async(kwargs=rest, countdown=pause)
+
+
+@shared_task(name="dr.drill", time_limit=1800)
+def drill(**_: Any) -> None:
+    """Bring a sampled tenant back from the real backup into throw-away storage, and compare."""
+    drills.run_drill(now=timezone.now)

@@ -75,6 +75,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "engarde.common.middleware.WakeAfterWritesMiddleware",
     "engarde.common.middleware.StaffScopeMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "engarde.common.middleware.CommonMiddleware",
@@ -180,6 +181,22 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 600},
     },
     "check old copies of media files": _sweep("dr.check_media", timedelta(minutes=1)),
+    "bring a sampled tenant back, as a drill": {
+        "task": "dr.drill",
+        "schedule": crontab(day_of_week="sunday", hour="5", minute="30"),
+        "options": {"expires": 3600},
+    },
+    "compare all tiers": {
+        "task": "dr.verify",
+        "schedule": crontab(hour="3", minute="40"),
+        "options": {"expires": 3600},
+    },
+    "compare all tiers, every byte": {
+        "task": "dr.verify",
+        "schedule": crontab(day_of_week="sunday", hour="1", minute="30"),
+        "kwargs": {"deep": True},
+        "options": {"expires": 3600},
+    },
     "remove from the backup what was purged long ago": {
         "task": "dr.remove_purged",
         "schedule": crontab(hour="5", minute="10"),

@@ -180,6 +180,7 @@ class Job(models.Model):
             BackedUp(
                 name="job_backed_up",
                 entity_type="job",
+                left_out=["touched_at", "not_before", "last_seq"],
                 noticed=["status", "max_cost_usd", "concurrency"],
                 comparable="status NOT IN ('pending', 'running', 'paused')",
             ),
@@ -258,6 +259,7 @@ class JobItem(models.Model):
                 name="job_item_backed_up",
                 entity_type="job_item",
                 key=["job_id", "index"],
+                left_out=["lease", "lease_until", "next_attempt_at"],
                 when="NEW.status IN ('completed', 'failed', 'cancelled') AND OLD.status IS DISTINCT FROM NEW.status",
                 events=["UPDATE"],
                 comparable="status IN ('completed', 'failed', 'cancelled')",

@@ -300,7 +300,7 @@ class BigQueryArchive:
         for row in self._pages(statement, [*_as_of(None), *parameters]):
             lanes = (row["s1"], row["s2"], row["s3"])
             yield GroupSum(
-                UUID(row["tenant_id"]), row["entity_type"], row["day"], row["n"], lanes, int(row["damaged"] or 0)
+                _id(row["tenant_id"]), row["entity_type"], row["day"], row["n"], lanes, int(row["damaged"] or 0)
             )
 
     def group(self, *, tenant_id: UUID, entity_type: str, day: date | None) -> Iterator[ArchiveRecord]:
@@ -321,7 +321,7 @@ class BigQueryArchive:
         parameters = [*_as_of(None), bigquery.ScalarQueryParameter("since", "TIMESTAMP", since)]
         for row in self._pages(sql.batch_sums(self._record_tables(), self._name(LOG_TABLE)), parameters):
             held, told = (row["s1"], row["s2"], row["s3"]), (row["told_s1"], row["told_s2"], row["told_s3"])
-            yield BatchSum(UUID(row["batch_id"]), row["n"], held, row["told_n"], told)
+            yield BatchSum(_id(row["batch_id"]), row["n"], held, row["told_n"], told)
 
     # Removing
 
@@ -567,8 +567,16 @@ def _counter_entry(row: Any, name: str) -> dict[str, Any]:
 
 def _record(row: Any) -> ArchiveRecord:
     fields = {name: row[name] for name in RECORD_FIELDS}
-    ids = {name: UUID(fields[name]) for name in ("tenant_id", "entity_id", "batch_id")}
+    ids = {name: _id(fields[name]) for name in ("tenant_id", "entity_id", "batch_id")}
     return ArchiveRecord(**{**fields, **ids})
+
+
+def _id(text: Any) -> UUID:
+    """Return an id; zero for one that is damaged, whose record is then not intact."""
+    try:
+        return UUID(text)
+    except (ValueError, AttributeError, TypeError):
+        return UUID(int=0)
 
 
 def _current(row: Any) -> CurrentRecord:

@@ -20,8 +20,11 @@ DAY = (
 
 
 def lane(hashed: str, number: int) -> str:
-    """Return one of the three parts of a hash that are summed: 40 bits, so that a sum of millions stays an INT64."""
-    return f"CAST(CONCAT('0x', SUBSTR({hashed}, {1 + 10 * number}, 10)) AS INT64)"
+    """Return one of the three parts of a hash that are summed: 40 bits, so that a sum of millions stays an INT64.
+
+    A damaged hash counts as 0: it shows, and does not keep the others from being summed.
+    """
+    return f"IFNULL(SAFE_CAST(CONCAT('0x', SUBSTR({hashed}, {1 + 10 * number}, 10)) AS INT64), 0)"
 
 
 def sum_of_lanes(hashed: str) -> str:
@@ -95,7 +98,7 @@ def once(tables: list[str], where: str) -> str:
     """Return each change once: it may have arrived twice, and a batch that was divided may have been sent whole before."""
     return f"""
         SELECT batch_id, row_hash FROM ({known(tables, NARROW + ", ingested_at", where)})
-        QUALIFY ROW_NUMBER() OVER (PARTITION BY change_seq, row_hash ORDER BY batch_id DESC) = 1"""  # noqa: S608
+        QUALIFY ROW_NUMBER() OVER (PARTITION BY change_seq, xid, row_hash ORDER BY batch_id DESC) = 1"""  # noqa: S608
 
 
 def batch_sums(tables: list[str], log: str) -> str:
@@ -137,7 +140,7 @@ def removal_sums(table: str, condition: str) -> str:
         SELECT batch_id, COUNT(*) AS n, {sum_of_lanes("row_hash")} FROM (
             SELECT kept.batch_id, kept.row_hash FROM `{table}` AS kept WHERE {condition}
             QUALIFY ROW_NUMBER() OVER (
-                PARTITION BY kept.change_seq, kept.row_hash ORDER BY kept.batch_id DESC) = 1
+                PARTITION BY kept.change_seq, kept.xid, kept.row_hash ORDER BY kept.batch_id DESC) = 1
         )
         GROUP BY batch_id"""  # noqa: S608 -- see above
 

@@ -1,4 +1,8 @@
-"""Tells the backup of the rows that were there before the change log was told of them."""
+"""Tells the backup of the rows that were there before the change log was told of them.
+
+The plans of a new database are not told of: they are the platform's own, and must not count more than the backup's when everything is
+lost.
+"""
 
 from typing import ClassVar
 
@@ -10,7 +14,7 @@ SELECT engarde_log_existing('accounts_brand', 'brand', 'tenant_id', 'id', '', 't
 SELECT engarde_log_existing('accounts_user', 'user', '', 'id', 'last_login', 'true');
 SELECT engarde_log_existing('accounts_membership', 'membership', 'tenant_id', 'id', '', 'true');
 SELECT engarde_log_existing('accounts_apikey', 'api_key', 'tenant_id', 'id', 'last_used_at', 'true');
-SELECT engarde_log_existing('quotas_plan', 'plan', '', 'tier', '', 'true');
+SELECT engarde_log_existing('quotas_plan', 'plan', '', 'tier', '', 'EXISTS (SELECT FROM accounts_tenant)');
 SELECT engarde_log_existing(
     'content_quota_usage', 'quota', 'tenant_id', 'tenant_id',
     'used_bytes,reserved_bytes,content_items,media_files,counted_on,disarmed_thresholds,updated_at', 'true');

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
+from engarde.common import wake
 from engarde.common.problems import Problem, explain
 
 
@@ -40,6 +41,7 @@ class JSONCommand(BaseCommand):
             report = self.run(**options)
         except Problem as problem:
             raise CommandError(explain(problem)) from problem
+        wake.after_commit("dr.sync")  # what it wrote is backed up within seconds
         if options["json"]:
             self.stdout.write(json.dumps(report, default=str))
         else:

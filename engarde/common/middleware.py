@@ -11,11 +11,14 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.middleware.common import CommonMiddleware as DjangoCommonMiddleware
 
-from engarde.common import problems, request_ids
+from engarde.common import problems, request_ids, wake
 from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
 
+BACKUP = "dr.sync"
+READING = ("GET", "HEAD", "OPTIONS")
+FIRST_REFUSAL = 400
 Handler = Callable[[HttpRequest], HttpResponse]
 
 
@@ -35,6 +38,20 @@ class RequestContextMiddleware:
         response["X-Request-ID"] = request_id
         milliseconds = round((time.perf_counter() - started) * 1000, 1)
         log.info("request", method=request.method, path=request.path, status=response.status_code, ms=milliseconds)
+        return response
+
+
+class WakeAfterWritesMiddleware:
+    """Wakes the backup after each request that may have written: not only content is backed up within seconds."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Serve a request, and have what it wrote looked after."""
+        response = self.get_response(request)
+        if request.method not in READING and response.status_code < FIRST_REFUSAL:
+            wake.after_commit(BACKUP)
         return response
 
 

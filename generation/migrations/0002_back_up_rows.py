@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                 entity_type="job",
                 events=("INSERT", "UPDATE", "DELETE"),
                 key=("id",),
-                left_out=(),
+                left_out=("touched_at", "not_before", "last_seq"),
                 name="job_backed_up",
                 noticed=("status", "max_cost_usd", "concurrency"),
                 tenant="tenant_id",
@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
                 entity_type="job_item",
                 events=("UPDATE",),
                 key=("job_id", "index"),
-                left_out=(),
+                left_out=("lease", "lease_until", "next_attempt_at"),
                 name="job_item_backed_up",
                 noticed=(),
                 tenant="tenant_id",
@@ -48,8 +48,10 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(
             """
-            SELECT engarde_log_existing('content_generation_jobs', 'job', 'tenant_id', 'id', '', 'true');
-            SELECT engarde_log_existing('content_generation_items', 'job_item', 'tenant_id', 'job_id,index', '',
+            SELECT engarde_log_existing('content_generation_jobs', 'job', 'tenant_id', 'id',
+                                        'touched_at,not_before,last_seq', 'true');
+            SELECT engarde_log_existing('content_generation_items', 'job_item', 'tenant_id', 'job_id,index',
+                                        'lease,lease_until,next_attempt_at',
                                         $$status IN ('completed', 'failed', 'cancelled')$$);
             """,
             migrations.RunSQL.noop,

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -450,6 +451,19 @@ def test_a_scan_never_tears_the_rows_of_a_key_apart(store: DocumentStore) -> Non
         page = store.scan(DOCUMENTS, after=place, limit=5)
         assert {list(keys.values()).pop() for keys in [Counter(row.key for row in page.rows)]} == {3}
         place = page.next_after
+
+
+def test_a_scan_of_one_tenant_passes_over_the_rows_of_others(store: DocumentStore) -> None:
+    tenant_id = uuid4()
+    own = [replace(make_document(f'{{"n":{number}}}'), tenant_id=tenant_id) for number in range(3)]
+    for document in (own[0], make_document(), own[1], make_document(), own[2]):
+        store.put(document)
+
+    first = store.scan(DOCUMENTS, limit=3, tenant_id=tenant_id)
+    rest = store.scan(DOCUMENTS, after=str(first.next_after), limit=3, tenant_id=tenant_id)
+
+    assert [row.key for row in (*first.rows, *rest.rows)] == sorted(str(document.key) for document in own)
+    assert store.scan(DOCUMENTS, tenant_id=uuid4()).rows == []
 
 
 def test_a_scan_says_when_a_key_has_more_rows_than_a_page(store: DocumentStore) -> None:

@@ -64,7 +64,7 @@ def fill_reports(person: Person) -> None:
         for one in (verification, of_all):
             Finding.objects.create(
                 **tenant,
-                verification=one,
+                verification_id=one.id,
                 entity_type="content",
                 entity_id=uuid4(),
                 tier="zerodb",

@@ -95,7 +95,7 @@ def rows() -> dict[Any, Any]:
             Batch: house.batch(sealed_at=AHEAD, set_aside_at=AHEAD, last_error="row too large"),
             Verification: verification,
             Finding: Finding.objects.create(
-                verification=verification, found_at=AHEAD, kind="missing", problem="ZeroDB lacks it", **fields
+                verification_id=verification.id, found_at=AHEAD, kind="missing", problem="ZeroDB lacks it", **fields
             ),
             Restore: Restore.objects.create(started_at=AHEAD, tiers=["zerodb"], ok=True, report={"changed": 31}),
             Drill: Drill.objects.create(

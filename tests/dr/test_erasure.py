@@ -264,7 +264,7 @@ def test_a_document_on_its_way_to_zerodb_does_not_come_back(alice: Person, monke
 
     def put_late(**options: Any) -> datetime | None:
         if not sent:  # the first look at ZeroDB is over
-            sent.append(uploader._send(store, claimed[0], float("inf")))
+            sent.append(uploader._send(store, claimed[0], {}, float("inf")))
         return settle(**options)
 
     monkeypatch.setattr(content_erasure, "settle_removals", put_late)

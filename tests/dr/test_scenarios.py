@@ -463,23 +463,8 @@ def played(django_db_setup: None, django_db_blocker: Any, tmp_path_factory: pyte
         return {one["name"]: one for one in report["scenarios"]} | {"rows": drills_noted() - before}
 
 
-UNFINISHED = {
-    "zerodb_loss": "change records of items whose documents a read had brought back already are not put into ZeroDB again",
-    "postgres_loss": "the sums of batches take the first rows of a new database for those of the lost one: no epoch in `once`",
-    "full_loss": "change records are not put into ZeroDB again, and see postgres_loss",
-}
-
-
-def scenarios() -> list[Any]:
-    """Return the scenarios, those that cannot pass yet marked as such."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=UNFINISHED[name]) if name in UNFINISHED else ())
-        for name in SCENARIOS
-    ]
-
-
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", scenarios())
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_nothing_is_lost_and_nothing_differs(played: dict[str, Any], name: str) -> None:
     outcome = played[name]
 

@@ -455,7 +455,7 @@ def finding(at: datetime) -> Finding:
     with system_scope("a test finds"):
         verification = Verification.objects.create(started_at=at, finished_at=at, checked=9, missing=1)
         return Finding.objects.create(
-            verification=verification,
+            verification_id=verification.id,
             tenant_id=uuid4(),
             entity_type="content",
             entity_id=uuid4(),

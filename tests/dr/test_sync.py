@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -145,7 +146,7 @@ def test_an_archive_that_is_away_is_tried_again_later_and_writes_go_on(
     assert rows_of(item_id) == [(1, "I"), (2, "U")]
 
 
-def _options() -> dict[str, str]:
+def _options() -> dict[str, Any]:
     from django.conf import settings
 
     return dict(settings.DR_ARCHIVE_OPTIONS)
