@@ -1,12 +1,21 @@
 """Epochs: they order what numbers of the change log cannot, as those begin anew with a database."""
 
+from django.db import connection
+
 from dr import states
 from dr.archives.base import Archive
 from dr.models import SyncState
+from engarde.common.scopes import system_scope
+
+TELL_PLANS = """
+SELECT engarde_log_existing('quotas_plan', 'plan', '', 'tier', '',
+                            'NOT EXISTS (SELECT FROM content_changes WHERE entity_type = ''plan'')')"""
 
 
 def current(*, archive: Archive) -> int:
     """Return the epoch under which changes are shipped; a new database takes one above all that the archive has seen.
+
+    The plans that a new database begins with are told to an archive that is new too; another one has those that were lost.
 
     Raises:
         ArchiveUnavailable, ArchiveRefused: the archive does not say what it has seen.
@@ -14,7 +23,12 @@ def current(*, archive: Archive) -> int:
     known = states.row().epoch
     if known is not None:
         return known
-    SyncState.objects.filter(id=1, epoch=None).update(epoch=archive.highest_epoch() + 1)
+    seen = archive.highest_epoch()
+    with system_scope("begin an epoch"):
+        is_mine = SyncState.objects.filter(id=1, epoch=None).update(epoch=seen + 1)
+        if is_mine and not seen:
+            with connection.cursor() as cursor:
+                cursor.execute(TELL_PLANS)
     return states.row().epoch or 1
 
 

@@ -1,10 +1,13 @@
-"""Reading a snapshot ahead of who writes it: pieces of bounded size, each record checked byte for byte."""
+"""Reading a snapshot ahead of those who write it: pieces of bounded size, each record checked byte for byte."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
+
+from django.db import connection
 
 from content.recovery import Copy
 from dr.archives.base import CurrentRecord
@@ -14,9 +17,13 @@ PIECE_RECORDS = 1000
 PIECE_CHARACTERS = 8 * 1024**2
 PIECES_AHEAD = 2
 POLL_SECONDS = 0.2
+HANDS = 2
 
 T = TypeVar("T")
+R = TypeVar("R")
 Damage = Callable[[CurrentRecord, str], None]
+Piece = tuple[int, list[Copy]]
+"""How many records were read, and the copies among them that are intact."""
 
 
 def pieces(records: Iterator[CurrentRecord]) -> Iterator[list[CurrentRecord]]:
@@ -74,6 +81,29 @@ def _put(queue: "Queue[tuple[bool, T | BaseException | None]]", item: object, st
             queue.put(item, timeout=POLL_SECONDS)  # type: ignore[arg-type]
             return True
     return False
+
+
+def spread(write: Callable[[list[Copy]], R], pieces: Iterator[Piece]) -> Iterator[tuple[int, list[Copy], R | None]]:
+    """Have some threads write pieces, each with a connection of its own; yield each with what came of it, in no order.
+
+    While one waits for PostgreSQL, another prepares what it sends. The first error is raised once those under way have ended.
+    """
+    with ThreadPoolExecutor(HANDS, "writes pieces") as pool:
+        under_way: set[Future[tuple[int, list[Copy], R | None]]] = set()
+        for piece in pieces:
+            under_way.add(pool.submit(_written, write, piece))
+            if len(under_way) > HANDS:
+                ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                yield from (one.result() for one in ended)
+        yield from (one.result() for one in as_completed(under_way))
+
+
+def _written(write: Callable[[list[Copy]], R], piece: Piece) -> tuple[int, list[Copy], R | None]:
+    count, copies = piece
+    try:
+        return count, copies, write(copies) if copies else None
+    finally:
+        connection.close()  # threads come and go
 
 
 def copies(piece: list[CurrentRecord], damaged: Damage) -> list[Copy]:

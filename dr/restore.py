@@ -61,7 +61,7 @@ NOT_KEPT = (
 )
 Clock = Callable[[], datetime]
 Progress = Callable[[int], object]
-Write = Callable[[Sequence[Copy]], None]
+Write = Callable[[Sequence[Copy]], recovery.Recovered | None]
 
 
 class NewerHere(Exception):
@@ -210,7 +210,9 @@ class _Restore:
             self.is_aloud = True
             with self._held(self.wanted.as_of) as snapshot, self.done.timed("back in time"):
                 self._bring_back(snapshot)
-                self._stream(snapshot, self._turn_back, is_current=True)
+                for count, copies in self._pieces(snapshot, _ignored, is_current=True):
+                    self._turn_back(copies)
+                    self._count(count)
                 self._trash_later()
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM restore_changed")
@@ -305,47 +307,48 @@ class _Restore:
             self.brands = set(brands.values_list("id", flat=True))
 
     def _stream(self, snapshot: Snapshot, write: Write, *, is_current: bool) -> None:
-        records = snapshot.records(entity_type=CONTENT, is_current=is_current)
-        noted = self._damaged if write != self._turn_back else _ignored
-        checked = ((len(piece), reading.copies(piece, noted)) for piece in reading.pieces(records))
-        for count, copies in reading.ahead(checked):
+        """Write what a snapshot has of content, by several hands at once; what came of it is noted by one."""
+        for count, copies, found in reading.spread(write, self._pieces(snapshot, self._damaged, is_current=is_current)):
+            if found is not None:
+                self._note(copies, found)
+            if self.is_aloud and is_current:
+                _note("restore_seen", (copy.id for copy in copies))
             if copies:
-                write(copies)
-            self.done.checked += count
-            self.progress(count)
+                self._refill(copies)
+            self._count(count)
+
+    def _pieces(self, snapshot: Snapshot, damaged: reading.Damage, *, is_current: bool) -> Iterator[reading.Piece]:
+        records = snapshot.records(entity_type=CONTENT, is_current=is_current)
+        return reading.ahead((len(piece), reading.copies(piece, damaged)) for piece in reading.pieces(records))
+
+    def _count(self, count: int) -> None:
+        self.done.checked += count
+        self.progress(count)
 
     def _damaged(self, one: CurrentRecord, problem: str) -> None:
         self.done.fail(one.record.entity_id, "damaged_record", problem)
 
-    def _write_items(self, copies: Sequence[Copy]) -> None:
-        if self.to_postgres:
-            with system_scope("restore items"):
-                recovery.silence(aloud=self.is_aloud)
-                self._note(
-                    copies,
-                    recovery.recover_items(
-                        copies=copies,
-                        brands=self.brands,
-                        now=self.now(),
-                        aloud=self.is_aloud,
-                        dry_run=self.wanted.dry_run,
-                    ),
-                )
-                if self.is_aloud:
-                    _note("restore_seen", (copy.id for copy in copies))
-        self._refill(copies)
+    def _write_items(self, copies: Sequence[Copy]) -> recovery.Recovered | None:
+        if not self.to_postgres:
+            return None
+        with system_scope("restore items"):
+            recovery.silence(aloud=self.is_aloud)
+            return recovery.recover_items(
+                copies=copies,
+                brands=self.brands,
+                now=self.now(),
+                aloud=self.is_aloud,
+                dry_run=self.wanted.dry_run,
+            )
 
-    def _write_versions(self, copies: Sequence[Copy]) -> None:
-        if self.to_postgres:
-            with system_scope("restore versions"):
-                recovery.silence(aloud=self.is_aloud)
-                self._note(
-                    copies,
-                    recovery.recover_versions(
-                        copies=copies, now=self.now(), aloud=self.is_aloud, dry_run=self.wanted.dry_run
-                    ),
-                )
-        self._refill(copies)
+    def _write_versions(self, copies: Sequence[Copy]) -> recovery.Recovered | None:
+        if not self.to_postgres:
+            return None
+        with system_scope("restore versions"):
+            recovery.silence(aloud=self.is_aloud)
+            return recovery.recover_versions(
+                copies=copies, now=self.now(), aloud=self.is_aloud, dry_run=self.wanted.dry_run
+            )
 
     def _note(self, copies: Sequence[Copy], found: recovery.Recovered) -> None:
         _note("restore_changed", found.items)

@@ -50,12 +50,19 @@ PROBE_EVERY = timedelta(minutes=1)
 SET_ASIDE_AFTER = 8
 AS_IT_IS = "cannot be backed up as it is: "
 MAX_SEALS_A_PASS = 200
+SEALED_AT_ONCE = 10
 MAX_SENDS_A_PASS = 50
 PACK_FROM_BATCHES = 20
 PACK_BATCHES = 100
 PACK_BYTES = 32 * 1024**2
 APPEND_BATCHES = 10
 LARGEST_APPENDED = 7 * 1024**2
+# One statement for all: a pack has a hundred batches.
+ACKNOWLEDGE = """
+UPDATE dr_batches AS batch
+SET acked_at = %s, bytes = sent.bytes, lanes = ARRAY[s1, s2, s3], last_error = '', set_aside_at = NULL
+FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS sent (id, bytes, s1, s2, s3)
+WHERE batch.id = sent.id AND acked_at IS NULL"""
 
 
 @dataclass(slots=True)
@@ -178,27 +185,28 @@ def _record(done: Pass, started: datetime, now: datetime, seconds: float) -> Non
 
 
 def _seal_all() -> int:
-    for sealed in range(MAX_SEALS_A_PASS):
-        if not _seal():
-            return sealed
-    return MAX_SEALS_A_PASS
+    total = 0
+    while total < MAX_SEALS_A_PASS and (sealed := _seal()):
+        total += sealed
+    return total
 
 
-def _seal() -> bool:
-    with system_scope("seal a batch of changes"):
-        batch_id = uuid7()
-        seqs = changes.claim(batch_id=batch_id, limit=settings.BIGQUERY_SYNC_BATCH_SIZE)
-        if not seqs:
-            return False
-        Batch.objects.create(
-            id=batch_id,
-            rows=len(seqs),
-            first_seq=seqs[0],
-            last_seq=seqs[-1],
-            oldest_at=changes.oldest(seqs=seqs),
-            horizon=_horizon(),
-        )
-    return True
+def _seal() -> int:
+    """Seal some batches in one transaction, and return how many."""
+    with system_scope("seal batches of changes"):
+        claimed: dict[UUID, list[int]] = {}
+        for _ in range(SEALED_AT_ONCE):
+            batch_id = uuid7()
+            seqs = changes.claim(batch_id=batch_id, limit=settings.BIGQUERY_SYNC_BATCH_SIZE)
+            if not seqs:
+                break
+            claimed[batch_id] = seqs
+        if claimed:
+            horizon = _horizon()
+            Batch.objects.bulk_create(
+                Batch(id=batch_id, **_span(seqs), horizon=horizon) for batch_id, seqs in claimed.items()
+            )
+    return len(claimed)
 
 
 def _horizon() -> int:
@@ -312,12 +320,13 @@ def _ship(archive: Archive, parcel: Parcel, done: Pass, now: Callable[[], dateti
 
 
 def _acknowledge(manifests: Sequence[BatchManifest], now: datetime) -> None:
+    columns = zip(*((one.batch_id, one.bytes, *one.lanes) for one in manifests), strict=True)
+    batch_ids = [manifest.batch_id for manifest in manifests]
     with system_scope("acknowledge batches"):
-        for manifest in manifests:
-            Batch.objects.filter(id=manifest.batch_id, acked_at=None).update(
-                acked_at=now, bytes=manifest.bytes, lanes=list(manifest.lanes), last_error="", set_aside_at=None
-            )
-        changes.acknowledge(batch_ids=[manifest.batch_id for manifest in manifests], now=now)
+        _locked(Batch.objects.filter(id__in=batch_ids))
+        with connection.cursor() as cursor:
+            cursor.execute(ACKNOWLEDGE, [now, *map(list, columns)])
+        changes.acknowledge(batch_ids=batch_ids, now=now)
 
 
 def _read(parcel: Parcel) -> tuple[list[LoggedChange], dict[tuple[UUID, bytes], str]]:

@@ -41,8 +41,8 @@ def _counted(job: Job, now: datetime) -> dict[str, object]:
     if job.status not in UNFINISHED:
         return {}
     counts = JobItem.objects.filter(job_id=job.id).aggregate(
-        completed=Count("*", filter=Q(status=ItemStatus.COMPLETED)),
-        failed=Count("*", filter=Q(status=ItemStatus.FAILED)),
+        completed=Count("index", filter=Q(status=ItemStatus.COMPLETED)),
+        failed=Count("index", filter=Q(status=ItemStatus.FAILED)),
         cost_usd=Sum("cost_usd", default=0),
         input_tokens=Sum("input_tokens", default=0),
         output_tokens=Sum("output_tokens", default=0),

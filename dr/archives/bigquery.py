@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -60,6 +61,7 @@ CALL_SECONDS = 30.0
 LOAD_SECONDS = 300.0
 QUERY_SECONDS = 600.0
 SCRATCH_KEPT = timedelta(days=1)
+IDS = ("tenant_id", "entity_id", "batch_id")
 
 NO_RETRY: Any = None  # retries are scheduled in the database; the client's own would go on for minutes
 
@@ -163,8 +165,8 @@ class BigQueryArchive:
         """Send the records and then the manifests that vouch for them."""
         self._require_writable()
         now = datetime.now(UTC)
-        for table, rows in _by_table(records, now).items():
-            self._append(table, rows)
+        for table, some in _by_table(records).items():
+            self._append(table, [_row(record, now) for record in some])
         self._append(LOG_TABLE, [_manifest_row(manifest, now) for manifest in manifests])
 
     @named_errors
@@ -172,13 +174,13 @@ class BigQueryArchive:
         """Have the records loaded by a job a table, and then send the manifests that vouch for them."""
         self._require_writable()
         now = datetime.now(UTC)
-        for table, rows in _by_table(records, now).items():
-            self._load(table, rows, f"{job}-{table}")
+        for table, some in _by_table(records).items():
+            self._load(table, _columns(table, some, now), f"{job}-{table}")
         self._append(LOG_TABLE, [_manifest_row(manifest, now) for manifest in manifests])
 
-    def _load(self, table: str, rows: list[dict[str, Any]], job_id: str) -> None:
+    def _load(self, table: str, columns: pa.Table, job_id: str) -> None:
         file = io.BytesIO()
-        parquet.write_table(pa.Table.from_pylist(rows, schema=_schema(table)), file, compression="zstd")
+        parquet.write_table(columns, file, compression="zstd")
         size = file.tell()
         file.seek(0)
         config = bigquery.LoadJobConfig(
@@ -519,12 +521,20 @@ def _credentials(key: str, *, is_emulator: bool) -> Credentials | None:
     return None
 
 
-def _by_table(records: Sequence[ArchiveRecord], now: datetime) -> dict[str, list[dict[str, Any]]]:
-    tables: dict[str, list[dict[str, Any]]] = {}
+def _by_table(records: Sequence[ArchiveRecord]) -> dict[str, list[ArchiveRecord]]:
+    tables: dict[str, list[ArchiveRecord]] = {}
     for record in records:
         name = MEDIA_TABLE if record.entity_type in MEDIA_TYPES else CONTENT_TABLE
-        tables.setdefault(name, []).append(_row(record, now))
+        tables.setdefault(name, []).append(record)
     return tables
+
+
+def _columns(table: str, records: Sequence[ArchiveRecord], now: datetime) -> pa.Table:
+    """Return records as a table; by columns, which takes a fraction of the time of a dictionary a row."""
+    columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), records)) for name in RECORD_FIELDS}
+    for name in IDS:
+        columns[name] = list(map(str, columns[name]))
+    return pa.table({**columns, "ingested_at": [now] * len(records)}, schema=_schema(table))
 
 
 def _schema(table: str) -> pa.Schema:
@@ -548,7 +558,7 @@ def _chunks(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 def _row(record: ArchiveRecord, now: datetime) -> dict[str, Any]:
     row = {name: getattr(record, name) for name in RECORD_FIELDS}
-    for name in ("tenant_id", "entity_id", "batch_id"):
+    for name in IDS:
         row[name] = str(row[name])
     return {**row, "ingested_at": now}
 

@@ -12,6 +12,7 @@ from google.auth.exceptions import GoogleAuthError
 from dr.archives.base import ArchiveRefused, ArchiveUnavailable, LoadFailed, RecordsRejected
 
 TRANSIENT_REASONS = {"rateLimitExceeded", "quotaExceeded", "backendError", "jobRateLimitExceeded"}
+BAD_ROWS = "invalid"
 OURS = (ArchiveRefused, ArchiveUnavailable, RecordsRejected)
 
 P = ParamSpec("P")
@@ -56,6 +57,8 @@ def reason_of(error: Any) -> str | None:
     return first.get("reason") if isinstance(first, dict) else None
 
 
-def load_failed(error: Exception) -> LoadFailed:
-    """Return the port's error for a load job that ended badly."""
+def load_failed(error: Exception) -> LoadFailed | RecordsRejected:
+    """Return the port's error for a load job that ended badly: for what is in its rows, or for another reason."""
+    if reason_of(error) == BAD_ROWS:
+        return RecordsRejected(f"BigQuery's load job takes some rows not: {error}")
     return LoadFailed(f"BigQuery's load job failed: {error}")
