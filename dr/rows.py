@@ -10,6 +10,7 @@ from django.db import connection
 from django.db.models import ForeignKey, Model
 
 from dr.archives.base import ArchiveRecord
+from engarde.accounts.models import User
 from engarde.common.constraints import BackedUp, backed_up_tables, columns_of
 
 AFTER_CONTENT = ("job", "job_item")
@@ -24,9 +25,6 @@ WHERE {same} AND ({there}) IS DISTINCT FROM ({values}) RETURNING {name}"""
 MISSING = """
 SELECT {name} FROM jsonb_populate_recordset(NULL::{table}, %s::jsonb) AS kept
 WHERE NOT EXISTS (SELECT FROM {table} AS there WHERE {same})"""
-MAKE_ROOM = """
-DELETE FROM accounts_user AS person WHERE email = ANY(%s) AND id != ALL(%s)
-AND NOT EXISTS (SELECT FROM accounts_membership WHERE user_id = person.id)"""
 
 
 @dataclass(slots=True)
@@ -114,12 +112,11 @@ def tables() -> dict[str, Table]:
 def make_room(*, records: Sequence[ArchiveRecord]) -> int:
     """Inside a system scope, remove people whose addresses come back from the backup and who are nobody's members.
 
-    A new database has such a one: the first member of staff, whom `make up` makes.
+    A new database has such a one: the first member of staff, whom `make up` makes. Their logins go with them.
     """
     emails = [orjson.loads(record.facts)["email"] for record in records]
-    with connection.cursor() as cursor:
-        cursor.execute(MAKE_ROOM, [emails, [record.entity_id for record in records]])
-        return int(cursor.rowcount)
+    others = User.objects.filter(email__in=emails, memberships=None)
+    return others.exclude(id__in=[record.entity_id for record in records]).delete()[0]
 
 
 def has_no_tenants() -> bool:

@@ -9,9 +9,11 @@ What cannot be shipped (its document is in no tier that can be reached, or the a
 a batch of its own, so that it holds up nothing else; after some tries it is set aside: reported, and tried once a day.
 """
 
+import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,8 +25,9 @@ from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from uuid_utils.compat import uuid7
 
-from content import changes, documents
+from content import changes, documents, packing
 from content.changes import LoggedChange
+from content.models import SpooledDocument
 from dr import archives, epochs, figures, states
 from dr.archives.base import (
     Archive,
@@ -50,13 +53,22 @@ PROBE_EVERY = timedelta(minutes=1)
 SET_ASIDE_AFTER = 8
 AS_IT_IS = "cannot be backed up as it is: "
 MAX_SEALS_A_PASS = 200
-SEALED_AT_ONCE = 10
+SEALED_AT_ONCE = 20
 MAX_SENDS_A_PASS = 50
 PACK_FROM_BATCHES = 20
 PACK_BATCHES = 100
 PACK_BYTES = 32 * 1024**2
 APPEND_BATCHES = 10
 LARGEST_APPENDED = 7 * 1024**2
+# Many batches in one statement: of a backlog's time, half would go into claiming one after the other.
+CLAIM = """
+WITH free AS MATERIALIZED (
+    SELECT seq FROM content_changes WHERE batch_id IS NULL ORDER BY seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), placed AS (
+    SELECT seq, (%(ids)s::uuid[])[1 + (row_number() OVER (ORDER BY seq) - 1) / %(size)s] AS batch_id FROM free
+)
+UPDATE content_changes AS change SET batch_id = placed.batch_id FROM placed WHERE change.seq = placed.seq
+RETURNING change.seq, change.changed_at, change.batch_id"""
 # One statement for all: a pack has a hundred batches.
 ACKNOWLEDGE = """
 UPDATE dr_batches AS batch
@@ -194,19 +206,32 @@ def _seal_all() -> int:
 def _seal() -> int:
     """Seal some batches in one transaction, and return how many."""
     with system_scope("seal batches of changes"):
-        claimed: dict[UUID, list[int]] = {}
-        for _ in range(SEALED_AT_ONCE):
-            batch_id = uuid7()
-            seqs = changes.claim(batch_id=batch_id, limit=settings.BIGQUERY_SYNC_BATCH_SIZE)
-            if not seqs:
-                break
-            claimed[batch_id] = seqs
-        if claimed:
+        batches = _claim()
+        if batches:
             horizon = _horizon()
             Batch.objects.bulk_create(
-                Batch(id=batch_id, **_span(seqs), horizon=horizon) for batch_id, seqs in claimed.items()
+                Batch(
+                    id=batch_id,
+                    **_numbers([seq for seq, _ in mine]),
+                    oldest_at=min(at for _, at in mine),
+                    horizon=horizon,
+                )
+                for batch_id, mine in batches.items()
             )
-    return len(claimed)
+    return len(batches)
+
+
+def _claim() -> dict[UUID, list[tuple[int, datetime]]]:
+    """Give unclaimed changes to new batches, in order; return each batch's numbers and times."""
+    size = settings.BIGQUERY_SYNC_BATCH_SIZE
+    ids = [uuid7() for _ in range(SEALED_AT_ONCE)]
+    with connection.cursor() as cursor:
+        cursor.execute(CLAIM, {"limit": size * SEALED_AT_ONCE, "size": size, "ids": ids})
+        claimed = sorted(cursor.fetchall())
+    batches: dict[UUID, list[tuple[int, datetime]]] = {}
+    for seq, changed_at, batch_id in claimed:
+        batches.setdefault(batch_id, []).append((seq, changed_at))
+    return batches
 
 
 def _horizon() -> int:
@@ -330,16 +355,33 @@ def _acknowledge(manifests: Sequence[BatchManifest], now: datetime) -> None:
 
 
 def _read(parcel: Parcel) -> tuple[list[LoggedChange], dict[tuple[UUID, bytes], str]]:
-    """Return a parcel's changes, and the documents that can be read now, tenant by tenant."""
+    """Return a parcel's changes, and the documents that can be read now: from the spool, else tenant by tenant."""
     with system_scope("read batches of changes"):
         rows = changes.of_batches(batch_ids=parcel.ids)
-    found: dict[tuple[UUID, bytes], str] = {}
-    for tenant_id in {row.tenant_id for row in rows if row.has_document}:
-        mine = [row for row in rows if row.has_document and row.tenant_id == tenant_id]
-        keys = {documents.key_of(*_key(row)): _key(row) for row in mine}
+        wanted = {_key(row): row.tenant_id for row in rows if row.has_document}
+        found = _spooled(wanted)
+    for tenant_id in {wanted[key] for key in wanted.keys() - found.keys()}:
+        mine = [key for key, owner in wanted.items() if owner == tenant_id and key not in found]
+        keys = {documents.key_of(*key): key for key in mine}
         read = documents.read_many(tenant_id=tenant_id, keys=keys)
         found |= {keys[key]: document.text for key, document in read.items()}
     return rows, found
+
+
+def _spooled(wanted: Collection[tuple[UUID, bytes]]) -> dict[tuple[UUID, bytes], str]:
+    """Inside a scope, return the documents that are in the spool and intact.
+
+    They are not remembered, as those that people read are: a backlog would drive these out of memory.
+    """
+    found: dict[tuple[UUID, bytes], str] = {}
+    kept = SpooledDocument.objects.filter(content_id__in=[content_id for content_id, _ in wanted])
+    for content_id, sha256, document in kept.values_list(*documents.KEPT):
+        key = content_id, bytes(sha256)
+        with suppress(packing.DamagedDocument):
+            text = packing.decompress(bytes(document)) if key in wanted else ""
+            if hashlib.sha256(text.encode()).digest() == key[1]:
+                found[key] = text
+    return found
 
 
 def _key(change: LoggedChange) -> tuple[UUID, bytes]:
@@ -418,8 +460,11 @@ def _divide(batch: Batch, good: Sequence[int], bad: Sequence[int], error: Except
 
 
 def _span(seqs: Sequence[int]) -> dict[str, Any]:
-    oldest = changes.oldest(seqs=seqs)
-    return {"rows": len(seqs), "first_seq": seqs[0], "last_seq": seqs[-1], "oldest_at": oldest}
+    return {**_numbers(seqs), "oldest_at": changes.oldest(seqs=seqs)}
+
+
+def _numbers(seqs: Sequence[int]) -> dict[str, int]:
+    return {"rows": len(seqs), "first_seq": seqs[0], "last_seq": seqs[-1]}
 
 
 def _wait(batch: Batch, error: Exception, now: datetime) -> None:

@@ -143,7 +143,11 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "content.*": {"queue": "documents"},
     "generation.run_shard": {"queue": "generation"},
-    "dr.*": {"queue": "dr"},
+    **{
+        f"dr.{name}": {"queue": "maintenance"}
+        for name in ("verify", "drill", "copy_media", "check_media", "remove_purged")
+    },
+    "dr.*": {"queue": "dr"},  # never behind work that takes minutes
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {

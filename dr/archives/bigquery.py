@@ -466,8 +466,9 @@ class BigQuerySnapshot:
     def records(self, *, entity_type: str, is_current: bool | None = None) -> Iterator[CurrentRecord]:
         """Yield the records of a type, in no order, a message of the stream at a time."""
         for batch in self._batches(_selected(entity_type, is_current)):
-            for row in batch.to_pylist():
-                yield _current(row)
+            for start in range(0, batch.num_rows, PAGE_ROWS):  # a message may have tens of thousands
+                for row in batch.slice(start, PAGE_ROWS).to_pylist():
+                    yield _current(row)
 
     @named_errors
     def _session(self, condition: str) -> Any:

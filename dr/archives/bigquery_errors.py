@@ -45,6 +45,10 @@ def translate(error: Exception) -> ArchiveUnavailable | ArchiveRefused | Records
     reason = reason_of(cause)
     if isinstance(cause, api.Forbidden | api.Unauthorized | api.NotFound) and reason not in TRANSIENT_REASONS:
         return ArchiveRefused(f"BigQuery refuses: {cause}", reason=reason or type(cause).__name__)
+    if "streaming buffer" in str(cause):
+        return ArchiveUnavailable(
+            "BigQuery does not remove rows that were written within the last 30 minutes; try again then."
+        )
     if isinstance(cause, api.InvalidArgument):
         return RecordsRejected(f"BigQuery takes some rows not: {cause}")
     return ArchiveUnavailable(f"BigQuery does not answer: {cause or error}")

@@ -48,10 +48,11 @@ def in_force(tables: list[str], columns: str, where: str) -> str:
         SELECT * EXCEPT (newest, purged), version = MAX(version) OVER (PARTITION BY {ENTITY}) AS is_current
         FROM (
             SELECT {columns},
-                   ROW_NUMBER() OVER (PARTITION BY {ENTITY}, version ORDER BY epoch DESC, change_seq DESC) AS newest,
+                   ROW_NUMBER() OVER (
+                       PARTITION BY {ENTITY}, version ORDER BY epoch DESC, change_seq DESC, ingested_at DESC) AS newest,
                    MAX(IF(op = 'P', {PLACE}, -1)) OVER (PARTITION BY {ENTITY}) AS purged,
                    MAX(version) OVER (PARTITION BY {ENTITY}) AS highest
-            FROM ({known(tables, columns, where)})
+            FROM ({known(tables, columns + ", ingested_at", where)})
         )
         WHERE newest = 1 AND {PLACE} > purged AND op NOT IN ('P', 'T') AND facts != 'null'"""  # noqa: S608 -- see above
 
@@ -95,10 +96,13 @@ def group(tables: list[str], where: str) -> str:
 
 
 def once(tables: list[str], where: str) -> str:
-    """Return each change once: it may have arrived twice, and a batch that was divided may have been sent whole before."""
+    """Return each change once, as it arrived last: it may have arrived twice, of a batch that was divided since, or without what was
+    purged since. Its number and its transaction name it, as epochs may rise between two tries and databases count anew.
+    """
     return f"""
         SELECT batch_id, row_hash FROM ({known(tables, NARROW + ", ingested_at", where)})
-        QUALIFY ROW_NUMBER() OVER (PARTITION BY change_seq, xid, row_hash ORDER BY batch_id DESC) = 1"""  # noqa: S608
+        QUALIFY ROW_NUMBER() OVER (
+            PARTITION BY change_seq, xid, entity_id ORDER BY ingested_at DESC, batch_id DESC) = 1"""  # noqa: S608
 
 
 def batch_sums(tables: list[str], log: str) -> str:
@@ -109,9 +113,8 @@ def batch_sums(tables: list[str], log: str) -> str:
         FROM (
             SELECT batch_id, SUM(n) AS n, SUM(s1) AS s1, SUM(s2) AS s2, SUM(s3) AS s3, MIN(sealed_at) AS sealed_at
             FROM (
-                SELECT batch_id, entry, ANY_VALUE(`rows`) AS n, ANY_VALUE(s1) AS s1, ANY_VALUE(s2) AS s2,
-                       ANY_VALUE(s3) AS s3, MIN(sealed_at) AS sealed_at
-                FROM `{log}` WHERE entry != 'done' GROUP BY batch_id, entry
+                SELECT batch_id, `rows` AS n, s1, s2, s3, sealed_at FROM `{log}` WHERE entry != 'done'
+                QUALIFY ROW_NUMBER() OVER (PARTITION BY batch_id, entry ORDER BY ingested_at DESC) = 1
             )
             GROUP BY batch_id
         ) AS told
@@ -140,7 +143,8 @@ def removal_sums(table: str, condition: str) -> str:
         SELECT batch_id, COUNT(*) AS n, {sum_of_lanes("row_hash")} FROM (
             SELECT kept.batch_id, kept.row_hash FROM `{table}` AS kept WHERE {condition}
             QUALIFY ROW_NUMBER() OVER (
-                PARTITION BY kept.change_seq, kept.xid, kept.row_hash ORDER BY kept.batch_id DESC) = 1
+                PARTITION BY kept.change_seq, kept.xid, kept.entity_id
+                ORDER BY kept.ingested_at DESC, kept.batch_id DESC) = 1
         )
         GROUP BY batch_id"""  # noqa: S608 -- see above
 

@@ -43,8 +43,8 @@ def worker_command() -> list[str]:
 
 
 def generation_worker_command() -> list[str]:
-    """Return the command that carries generation's tasks: they wait for language models, and nobody shall wait for them."""
-    return _celery_worker("generation", "generation")
+    """Return the command that carries generation's tasks, which wait for language models, and maintenance, which takes minutes."""
+    return _celery_worker("generation", "generation,maintenance")
 
 
 def beat_command(schedule: Path) -> list[str]:

@@ -193,7 +193,7 @@ def test_sums_show_one_wrong_byte_and_groups_name_it(archive: BigQueryArchive, t
     before = {one.day: one for one in archive.sums(tenant_id=tenant_id, deep=False)}
     assert [one.damaged for one in before.values()] == [0]
 
-    damage(archive, f"document = CONCAT(document, ' ')", items[0])
+    damage(archive, "document = CONCAT(document, ' ')", items[0])
     damage(archive, "facts = REPLACE(facts, '3', '4')", items[1])
     damage(archive, "op = 'U'", items[2])
 

@@ -56,6 +56,7 @@ def test_batches_that_are_whole_are_left_alone(alice: Person, back_up: Callable[
     again = keeping.look_after(now=timezone.now() + keeping.SETTLED + timedelta(seconds=5))
 
     assert str(batch_id) not in again
+    assert batch_id is not None
     assert Batch.objects.get(id=batch_id).acked_at
 
 
@@ -68,11 +69,11 @@ def test_an_archive_that_is_away_is_looked_at_another_time(database: None, monke
 
 def test_old_records_of_the_work_go(database: None) -> None:
     old, new = timezone.now() - keeping.KEPT - timedelta(days=1), timezone.now() - timedelta(days=1)
-    runs = [Run.objects.create(started_at=at, status="healthy").id for at in (old, new)]
+    runs = [str(Run.objects.create(started_at=at, status="healthy").id) for at in (old, new)]
 
     keeping.look_after(now=timezone.now())
 
-    assert list(Run.objects.filter(id__in=runs).values_list("id", flat=True)) == [runs[1]]
+    assert [str(one) for one in Run.objects.filter(id__in=runs).values_list("id", flat=True)] == [runs[1]]
 
 
 def test_what_was_purged_leaves_the_archive_and_what_is_live_stays(

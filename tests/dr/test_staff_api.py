@@ -249,7 +249,9 @@ def _made(name: str, at: datetime) -> Any:
     if name == "verifications":
         return verification
     fields = {"tenant_id": uuid4(), "entity_type": "content", "entity_id": uuid4(), "tier": "zerodb"}
-    return Finding.objects.create(verification_id=verification.id, found_at=at, kind="missing", problem="gone", **fields)
+    return Finding.objects.create(
+        verification_id=verification.id, found_at=at, kind="missing", problem="gone", **fields
+    )
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings as platform_settings
@@ -14,10 +14,13 @@ from django.utils import timezone
 from google.api_core.exceptions import BadRequest
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import types
+from pyarrow import parquet
 
+from content import retention
 from content.models import Change
 from dr import archives, states, sync
 from dr.archives import bigquery as adapter
+from dr.archives import bigquery_errors
 from dr.archives.base import ArchiveRecord, RecordsRejected
 from dr.archives.bigquery import BigQueryArchive
 from dr.archives.bigquery_errors import load_failed
@@ -145,10 +148,13 @@ def name_of(pack: Batch, attempt: int) -> str:
     return f"dr-{pack.pack_id.hex}-{attempt}"
 
 
-def broken_batches() -> list[Any]:
-    """Return the batches of the last minutes that hold something else than their manifests say."""
+def broken_batches(*, of: list[str]) -> list[Any]:
+    """Return the batches with some entities that hold something else than their manifests say."""
+    wanted = {UUID(batch_id) for each in of for _, batch_id in records_of(each)}
+    assert wanted
     sums = BigQueryArchive(**_options()).batch_sums(since=timezone.now() - timedelta(minutes=10))
-    return [one for one in sums if (one.rows, one.lanes) != (one.manifest_rows, one.manifest_lanes)]
+    broken = [one for one in sums if (one.rows, one.lanes) != (one.manifest_rows, one.manifest_lanes)]
+    return [one for one in broken if one.batch_id in wanted]
 
 
 def _options() -> dict[str, Any]:
@@ -206,7 +212,7 @@ def test_a_load_job_that_was_accepted_before_its_worker_died_is_waited_for_and_n
     assert sends.jobs == [name_of(newest(), 0)]
     assert asked == [f"{sends.jobs[0]}-{adapter.CONTENT_TABLE}"]
     assert arrived(ids) == Counter(ids)
-    assert broken_batches() == []
+    assert broken_batches(of=ids) == []
 
 
 @pytest.mark.usefixtures("one_by_one")
@@ -216,7 +222,8 @@ def test_a_load_job_that_failed_is_tried_again_under_another_name(
     ids = new_brands(alice, PACK)
 
     with monkeypatch.context() as patch:
-        patch.setattr(adapter.parquet, "write_table", lambda _table, file, **_: file.write(b"no Parquet"))
+        spoil_files(patch)
+        patch.setattr(bigquery_errors, "BAD_ROWS", "not what the emulator says of such a file")
         done = sync.run_pass(now=timezone.now)
     assert (done.status, done.backlog) == ("failing", PACK)
     assert "load job failed" in done.reason
@@ -228,6 +235,25 @@ def test_a_load_job_that_failed_is_tried_again_under_another_name(
     assert (done.status, done.backlog) == ("healthy", 0)
     assert sends.jobs == [name_of(pack, 0), name_of(pack, 1)]
     assert arrived(ids) == Counter(ids)
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_what_a_load_job_takes_not_for_what_is_in_it_is_appended_instead(
+    alice: Person, sends: Sends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = new_brands(alice, PACK)
+    spoil_files(monkeypatch)
+
+    done = sync.run_pass(now=timezone.now)
+
+    assert (done.shipped, done.backlog, sends.appended) == (PACK, 0, [1] * PACK)
+    assert len(sends.jobs) == 1
+    assert arrived(ids) == Counter(ids)
+
+
+def spoil_files(patch: pytest.MonkeyPatch) -> None:
+    """Have load jobs get files that they cannot read."""
+    patch.setattr(parquet, "write_table", lambda _table, file, **_: file.write(b"no Parquet"))
 
 
 @pytest.mark.usefixtures("one_by_one")
@@ -266,6 +292,59 @@ def test_a_refused_load_says_why_and_the_backlog_drains_when_it_is_over(
     assert arrived(ids) == Counter(ids)
 
 
+@pytest.mark.usefixtures("sends")
+def test_an_item_that_is_purged_before_its_batch_is_sent_again_stays_gone(
+    alice: Person, back_up: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item_id = sent_but_not_acknowledged(alice, monkeypatch)
+    alice.api.delete(f"/api/content/{item_id}")
+    retention._purge_tenant(alice.tenant_id, timezone.now() + timedelta(days=1), lambda _rows: None, timezone.now())
+    make_due()
+    back_up()
+
+    assert {op for op, _ in records_of(item_id)} >= {"I", "P"}
+    archive = BigQueryArchive(**_options())
+    assert archive.history(tenant_id=alice.tenant_id, entity_id=UUID(item_id)) == []
+
+
+@pytest.mark.usefixtures("sends")
+def test_a_batch_of_which_something_was_purged_before_it_was_sent_again_is_whole(
+    alice: Person, back_up: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item_id = sent_but_not_acknowledged(alice, monkeypatch)
+    alice.api.delete(f"/api/content/{item_id}")
+    retention._purge_tenant(alice.tenant_id, timezone.now() + timedelta(days=1), lambda _rows: None, timezone.now())
+    make_due()
+    back_up()
+
+    assert broken_batches(of=[item_id]) == []
+
+
+def sent_but_not_acknowledged(person: Person, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write an item that BigQuery takes; whoever sent it dies before it can say so."""
+    item_id = str(person.writes()["id"])
+    with monkeypatch.context() as patch:
+        patch.setattr(sync, "_acknowledge", die)
+        with pytest.raises(Death):
+            sync.run_pass(now=timezone.now)
+    assert [op for op, _ in records_of(item_id)] == ["I"]
+    return item_id
+
+
+class Death(BaseException):
+    """A worker's end."""
+
+
+def die(*_: object) -> None:
+    raise Death
+
+
+def records_of(item_id: str) -> list[tuple[str, str]]:
+    """Return (op, batch) of what BigQuery has of an item."""
+    rows = tiers.bigquery(f"SELECT op, batch_id FROM {{table}} WHERE entity_id = '{item_id}' ORDER BY change_seq")
+    return [(row["op"], row["batch_id"]) for row in rows]
+
+
 # Poison
 
 
@@ -287,7 +366,7 @@ def test_a_pack_with_one_row_that_is_rejected_is_dissolved_and_only_that_row_wai
     clock.advance(minutes=15)
     assert sync.run_pass(now=clock.now).status == "healthy"
     assert arrived(ids) == Counter(ids)
-    assert broken_batches() == []
+    assert broken_batches(of=ids) == []
 
 
 def test_one_row_that_is_rejected_is_isolated_by_halving_and_set_aside_and_tried_again_a_day_later(
@@ -322,7 +401,7 @@ def test_one_row_that_is_rejected_is_isolated_by_halving_and_set_aside_and_tried
     health = states.current(now=clock.now())
     assert (health.status, health.set_aside, health.backlog) == ("healthy", 0, 0)
     assert arrived(ids) == Counter(ids)
-    assert broken_batches() == []
+    assert broken_batches(of=ids) == []
 
 
 def wait_until_set_aside(sends: Sends, clock: Clock) -> int:

@@ -9,7 +9,7 @@ from django.db import migrations
 # equal texts. A restore writes what the backup knows already.
 LOG_ROW = r"""
 CREATE FUNCTION engarde_log_row() RETURNS trigger LANGUAGE plpgsql
-SET timezone = 'UTC' AS $$
+SET timezone = 'UTC' SET bytea_output = 'hex' AS $$
 DECLARE
     before text := current_setting('engarde.system', true);
     kept jsonb := to_jsonb(CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END) - string_to_array(TG_ARGV[3], ',');
@@ -42,7 +42,7 @@ END $$;
 # What was there before its trigger was.
 LOG_EXISTING = r"""
 CREATE FUNCTION engarde_log_existing(rows_of regclass, entity_type text, tenant text, key text, left_out text, condition text)
-RETURNS void LANGUAGE plpgsql SET timezone = 'UTC' AS $$
+RETURNS void LANGUAGE plpgsql SET timezone = 'UTC' SET bytea_output = 'hex' AS $$
 BEGIN
     EXECUTE format($sql$
         INSERT INTO content_changes (xid, tenant_id, entity_type, entity_id, version, op, sha256, facts, changed_at)
