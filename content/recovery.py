@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 from django.db import connection
+from django.db.models import Q
 from django.utils.dateparse import parse_datetime
 
 from content import documents, operations, queries, search, writing
@@ -215,20 +216,27 @@ def silence(*, aloud: bool = False) -> None:
 
 
 def recover_items(
-    *, copies: Sequence[Copy], brands: Collection[UUID], now: datetime, aloud: bool, dry_run: bool
+    *,
+    copies: Sequence[Copy],
+    brands: Collection[UUID],
+    since: datetime,
+    now: datetime,
+    aloud: bool,
+    dry_run: bool,
 ) -> Recovered:
     """Bring back items that PostgreSQL lacks, and those that are older here, each with its current version.
 
     Args:
         brands: those that are there, of all the tenants of these copies.
+        since: what was removed for good after that, or is not known to the backup, stays away.
     """
     done = Recovered()
     here = _rows_of([copy.id for copy in copies])
-    purged = _purged([copy.id for copy in copies]) if here or not aloud else set()
+    removed = set() if aloud else gone(entity_ids=[copy.id for copy in copies], since=since)
     wanted: list[tuple[Copy, dict[str, Any]]] = []
     for copy in sorted(copies, key=lambda copy: copy.id):
         row = here.get(copy.id)
-        if copy.id in purged:
+        if (copy.id, 0) in removed:
             continue
         if row is not None and (aloud or row.version >= copy.facts.version):
             if row.version > copy.facts.version:
@@ -253,10 +261,15 @@ def _rows_of(content_ids: Sequence[UUID]) -> dict[UUID, ContentItem]:
     return {row.id: row for row in locked.only("id", "tenant_id", "version", "sha256", "deleted_at")}
 
 
-def _purged(content_ids: Sequence[UUID]) -> set[UUID]:
-    """Return the items that were removed for good and of which the backup has not heard yet."""
-    lines = Change.objects.filter(entity_id__in=content_ids, op=Change.Op.PURGE, acked_at=None)
-    return set(lines.values_list("entity_id", flat=True))
+def gone(*, entity_ids: Sequence[UUID], since: datetime) -> set[tuple[UUID, int]]:
+    """Inside a scope, return what was removed for good and may not be known to a snapshot: (entity, version), version 0 for all of it.
+
+    Args:
+        since: when the snapshot was made, or before.
+    """
+    lines = Change.objects.filter(entity_id__in=entity_ids, op__in=(Change.Op.PURGE, Change.Op.THIN))
+    unknown = lines.filter(Q(acked_at=None) | Q(acked_at__gte=since)).values_list("entity_id", "version", "op")
+    return {(entity_id, version if op == Change.Op.THIN else 0) for entity_id, version, op in unknown}
 
 
 def _obstacle(copy: Copy, fields: Mapping[str, Any], brands: Collection[UUID]) -> str:
@@ -308,10 +321,13 @@ def _row(copy: Copy, fields: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def recover_versions(*, copies: Sequence[Copy], now: datetime, aloud: bool, dry_run: bool) -> Recovered:
-    """Bring back versions that items lack which are there, and are not older than the version."""
+def recover_versions(
+    *, copies: Sequence[Copy], since: datetime, now: datetime, aloud: bool, dry_run: bool
+) -> Recovered:
+    """Bring back versions that items lack which are there, and are not older than the version; see `recover_items`."""
     done = Recovered()
-    missing = _missing_versions(copies)
+    removed = set() if aloud else gone(entity_ids=list({copy.id for copy in copies}), since=since)
+    missing = [copy for copy in _missing_versions(copies) if (copy.id, copy.facts.version) not in removed]
     done.items = {copy.id for copy in missing}
     if dry_run or not missing:
         return done

@@ -278,7 +278,7 @@ class FindingAdmin(ReadOnlyAdmin):
         *("found_at", "kind", "tier", "entity_type", "entity_id", "version", "tenant_id", "what", "repaired_at")
     ]
     list_filter: ClassVar = [OpenFilter, "tier", "kind", "entity_type"]
-    search_fields: ClassVar = ["tenant_id", "entity_id", "verification__id"]
+    search_fields: ClassVar = ["tenant_id", "entity_id", "verification_id"]
     ordering: ClassVar = ["-found_at", "-id"]
     show_full_result_count = False
 

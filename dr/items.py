@@ -1,5 +1,6 @@
 """One item back from the backup: as it was at a time, or one of its versions, for the tenant's own admins."""
 
+import threading
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -7,9 +8,13 @@ from uuid import UUID
 from content import recovery
 from content.models import ChangeType
 from content.operations import Written
-from dr import archives, reading
+from dr import archives, erasing, reading
 from dr.archives.base import Archive, ArchiveRefused, ArchiveUnavailable, CurrentRecord
 from engarde.common.problems import NotFound, Problem
+
+LONGEST_READ_SECONDS = 10.0
+AT_ONCE = 3
+_reading = threading.BoundedSemaphore(AT_ONCE)
 
 
 class BackupUnavailable(Problem):
@@ -51,6 +56,8 @@ def restore_item(
     archive = archives.current()
     if archive is None:
         raise BackupUnavailable
+    if erasing.under_way().has(tenant_id=tenant_id, entity_id=content_id):
+        raise NotFound("copy of the item in the backup")
     wanted = _find(archive, tenant_id, content_id, as_of, version)
     problems: list[str] = []
     copies = reading.copies([wanted], lambda _, problem: problems.append(problem))
@@ -66,10 +73,14 @@ def restore_item(
 def _find(
     archive: Archive, tenant_id: UUID, content_id: UUID, as_of: datetime | None, version: int | None
 ) -> CurrentRecord:
+    if not _reading.acquire(blocking=False):
+        raise BackupUnavailable  # a backup that hangs holds no more of the threads that answer requests
     try:
-        known = archive.history(tenant_id=tenant_id, entity_id=content_id, as_of=as_of)
+        known = archive.history(tenant_id=tenant_id, entity_id=content_id, as_of=as_of, timeout=LONGEST_READ_SECONDS)
     except (ArchiveUnavailable, ArchiveRefused) as error:
         raise BackupUnavailable from error
+    finally:
+        _reading.release()
     chosen = [one for one in known if (one.is_current if version is None else one.record.version == version)]
     if not chosen:
         raise NotFound("copy of the item in the backup")

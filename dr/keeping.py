@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.db import connection
+from django.db.models import Min
 
-from dr import archives
+from dr import archives, epochs, states
 from dr.archives.base import ArchiveRefused, ArchiveUnavailable, Removed
 from dr.models import Batch
 from engarde.common.scopes import system_scope
@@ -27,12 +28,17 @@ SHIP_AGAIN = """
 UPDATE dr_batches SET acked_at = NULL, next_try_at = now(), last_error = 'rows were missing in the archive', pack_id = NULL
 WHERE id = ANY(%s) AND acked_at IS NOT NULL"""
 
+LAST_NUMBER = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('content_changes', 'seq')::regclass), 0)"
+SHIP_LATELY_AGAIN = """
+UPDATE content_changes SET batch_id = NULL, acked_at = NULL WHERE acked_at > now() - interval '1 day'"""
+
 
 def look_after(*, now: datetime) -> list[str]:
     """Compare the batches of the last hour with their manifests, ship again what the archive lost, and drop old records.
 
     Returns the ids of the batches that are shipped again.
     """
+    _notice_older_database()
     again = _compare(now)
     if again:
         with system_scope("ship batches again"), connection.cursor() as cursor:
@@ -50,17 +56,46 @@ def look_after(*, now: datetime) -> list[str]:
     return again
 
 
+def _notice_older_database() -> None:
+    """Notice that PostgreSQL came back from a snapshot of its own: its numbers begin anew below those that the archive has.
+
+    What is written from now on, and was since then, counts more under an epoch of its own. What is newer in the archive comes back by a
+    restore.
+    """
+    archive, epoch = archives.current(), states.row().epoch
+    if archive is None or epoch is None:
+        return
+    with system_scope("look at the numbers of changes"), connection.cursor() as cursor:
+        cursor.execute(LAST_NUMBER)
+        here = cursor.fetchone()[0]
+    try:
+        if archive.latest_number(epoch=epoch) <= here:
+            return
+        epochs.begin_anew(archive=archive)
+    except (ArchiveUnavailable, ArchiveRefused) as error:
+        log.info("numbers are compared another time", error=str(error))
+        return
+    with system_scope("ship again under a new epoch"), connection.cursor() as cursor:
+        cursor.execute(SHIP_LATELY_AGAIN)
+    epochs.await_restore()
+    log.error("PostgreSQL is older than its backup, as after a snapshot came back; run restore_from_bigquery")
+
+
 def _compare(now: datetime) -> list[str]:
     """Return the batches of which the archive has fewer rows than it acknowledged."""
     archive = archives.current()
     if archive is None:
         return []
+    settled = Batch.objects.filter(sealed_at__gte=now - COMPARED, acked_at__lte=now - SETTLED)
+    oldest = settled.aggregate(at=Min("oldest_at"))["at"]
+    if oldest is None:
+        return []
     try:
-        sums = {one.batch_id: one for one in archive.batch_sums(since=now - COMPARED)}
+        found = archive.batch_sums(since=now - COMPARED, changed_since=oldest)
+        sums = {one.batch_id: one for one in found}
     except (ArchiveUnavailable, ArchiveRefused) as error:
         log.info("the last batches are compared another time", error=str(error))
         return []
-    settled = Batch.objects.filter(sealed_at__gte=now - COMPARED, acked_at__lte=now - SETTLED)
     return [
         str(batch_id)
         for batch_id, rows in settled.values_list("id", "rows")

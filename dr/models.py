@@ -71,6 +71,11 @@ class SyncState(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.HEALTHY)
     reason = models.TextField(blank=True, default="")
     epoch = models.BigIntegerField(null=True, help_text="Raised by a restore, and higher than any in the archive.")
+    awaits_restore = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="The database is newer than its backup: what was before has to come back.",
+    )
     last_success_at = models.DateTimeField(null=True)
     failing_since = models.DateTimeField(null=True)
     next_probe_at = models.DateTimeField(null=True)

@@ -10,13 +10,15 @@ from typing import TypeVar
 from django.db import connection
 
 from content.recovery import Copy
-from dr.archives.base import CurrentRecord
+from dr.archives.base import ArchiveUnavailable, CurrentRecord
 from dr.records import is_intact, version_of
 
 PIECE_RECORDS = 1000
 PIECE_CHARACTERS = 8 * 1024**2
 PIECES_AHEAD = 2
 POLL_SECONDS = 0.2
+STALL_SECONDS = 300.0
+JOIN_SECONDS = 10.0
 HANDS = 2
 
 T = TypeVar("T")
@@ -49,7 +51,7 @@ def ahead(source: Iterator[T]) -> Iterator[T]:
     thread.start()
     try:
         while True:
-            is_one, got = queue.get()
+            is_one, got = _next(queue)
             if is_one:
                 yield got  # type: ignore[misc]  # the flag says that it is one of the source's
             elif isinstance(got, BaseException):
@@ -61,7 +63,14 @@ def ahead(source: Iterator[T]) -> Iterator[T]:
         with suppress(Empty):
             while True:
                 queue.get_nowait()
-        thread.join()
+        thread.join(JOIN_SECONDS)
+
+
+def _next(queue: "Queue[tuple[bool, T | BaseException | None]]") -> tuple[bool, T | BaseException | None]:
+    try:
+        return queue.get(timeout=STALL_SECONDS)
+    except Empty:
+        raise ArchiveUnavailable(f"The backup has given nothing for {STALL_SECONDS:g} s.") from None
 
 
 def _read(source: Iterator[T], queue: "Queue[tuple[bool, T | BaseException | None]]", stopped: Event) -> None:

@@ -69,7 +69,7 @@ SELECT %(xid)s, version.tenant_id, 'content', version.content_id, version.versio
 FROM content_versions AS version
 JOIN unnest(%(ids)s::uuid[], %(versions)s::int[]) AS wanted (content_id, version)
   ON version.content_id = wanted.content_id AND version.version = wanted.version
-WHERE version.tenant_id = %(tenant)s ORDER BY version.content_id, version.version"""
+WHERE version.tenant_id = %(tenant)s ORDER BY version.content_id, version.version FOR SHARE OF version"""
 AGAIN_ROWS = """
 INSERT INTO content_changes (xid, tenant_id, entity_type, entity_id, version, op, sha256, facts, changed_at)
 SELECT %(xid)s, %(tenant)s, %(entity_type)s, copied.entity_id, 0, 'U', decode(copied.sha256, 'hex'), copied.facts, coalesce((

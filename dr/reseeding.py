@@ -2,7 +2,8 @@
 
 Lines are added to the change log for all that is there; the sync ships them, packed into load jobs. They carry no transaction, so
 that nobody takes them for changes that have waited since long ago, and the times of what they tell of, so that restores to
-an earlier time find it. What is told twice counts once.
+an earlier time find it. What is told twice counts once. Rows are locked while they are told, so that a change that is not committed
+yet gets the later number.
 """
 
 from collections.abc import Callable
@@ -22,13 +23,13 @@ INSERT INTO content_changes (xid, tenant_id, entity_type, entity_id, version, op
 SELECT 0, tenant_id, 'content', content_id, version,
        CASE WHEN change_type = 'delete' THEN 'D' WHEN version = 1 THEN 'I' ELSE 'U' END, sha256, created_at
 FROM content_versions WHERE tenant_id = %s AND (content_id, version) > (%s, %s)
-ORDER BY content_id, version LIMIT %s
+ORDER BY content_id, version LIMIT %s FOR SHARE
 RETURNING entity_id, version"""
 ROWS = """
 INSERT INTO content_changes (xid, tenant_id, entity_type, entity_id, version, op, sha256, facts, changed_at)
 SELECT 0, {tenant}, '{entity_type}', {entity}, 0, 'I', sha256(convert_to(facts, 'UTF8')), facts, %(now)s
 FROM {table} AS kept, LATERAL (SELECT (to_jsonb(kept) - %(left_out)s::text[])::text) AS made (facts)
-WHERE {comparable}"""
+WHERE {comparable} FOR SHARE OF kept"""
 PLATFORM = "'00000000-0000-0000-0000-000000000000'::uuid"
 
 

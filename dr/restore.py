@@ -20,14 +20,16 @@ import orjson
 import structlog
 from django.conf import settings
 from django.db import connection
+from django.db.models import Q
 from django.utils.module_loading import import_string
 
 from content import changes, documents, indexing, recovery, search, spool, uploader
 from content import records as record_carrier
 from content.recovery import Copy
 from content.stores.base import DocumentStore
-from dr import door, epochs, media_files, media_recovery, reading, rows, sync
+from dr import door, epochs, erasing, media_files, media_recovery, reading, rows, sync
 from dr.archives.base import CONTENT, Archive, ArchiveRecord, CurrentRecord, Snapshot
+from dr.models import Restore
 from dr.records import is_intact
 from engarde.accounts import queries as account_queries
 from engarde.common.scopes import system_scope, tenant_scope
@@ -38,6 +40,7 @@ log = structlog.get_logger(__name__)
 TIERS = frozenset({"postgres", "zerodb"})
 KEPT_ERRORS = 1000
 TRASHED_AT_ONCE = 100
+BACK_UP_FIRST_SECONDS = 120.0
 # Which items were seen, and which differed, is kept in PostgreSQL, so that memory does not grow with their number.
 FORGET = """
 CREATE TEMP TABLE IF NOT EXISTS restore_seen (id uuid PRIMARY KEY);
@@ -49,10 +52,11 @@ SELECT tenant_id, id FROM content_storage_metadata AS item
 WHERE deleted_at IS NULL AND (%(tenant)s::uuid IS NULL OR tenant_id = %(tenant)s)
   AND NOT EXISTS (SELECT FROM restore_seen WHERE restore_seen.id = item.id)
 ORDER BY tenant_id, id LIMIT %(limit)s"""
-COUNT_UNSEEN = """
-SELECT count(*) FROM content_storage_metadata AS item
+NOTE_UNSEEN = """
+INSERT INTO restore_changed SELECT id FROM content_storage_metadata AS item
 WHERE deleted_at IS NULL AND (%(tenant)s::uuid IS NULL OR tenant_id = %(tenant)s)
-  AND NOT EXISTS (SELECT FROM restore_seen WHERE restore_seen.id = item.id)"""
+  AND NOT EXISTS (SELECT FROM restore_seen WHERE restore_seen.id = item.id)
+ON CONFLICT DO NOTHING"""
 NOT_KEPT = (
     "provider keys (each tenant's admins, under /api/llm-keys)",
     "webhooks and their secrets (each tenant's admins)",
@@ -62,6 +66,10 @@ NOT_KEPT = (
 Clock = Callable[[], datetime]
 Progress = Callable[[int], object]
 Write = Callable[[Sequence[Copy]], recovery.Recovered | None]
+
+
+class NothingThen(Exception):
+    """The backup knows nothing of the time that is asked for."""
 
 
 class NewerHere(Exception):
@@ -159,9 +167,9 @@ def run(*, archive: Archive, wanted: Wanted, now: Clock, progress: Progress) -> 
     """
     work = _Restore(archive, wanted, now, progress)
     shut: AbstractContextManager[None] = nullcontext() if wanted.dry_run else door.closed(tenant_id=wanted.tenant_id)
-    if wanted.as_of and not wanted.dry_run:
-        _back_up_first(wanted, now)
     with shut:
+        if wanted.as_of and not wanted.dry_run:
+            _back_up_first(wanted, now)
         work.restore()
     if not wanted.dry_run:
         work.finish()
@@ -169,16 +177,29 @@ def run(*, archive: Archive, wanted: Wanted, now: Clock, progress: Progress) -> 
 
 
 def _back_up_first(wanted: Wanted, now: Clock) -> None:
-    """Have the backup know all that is here before anything is turned back."""
-    while sync.run_pass(now=now, is_probe=True).shipped:
-        pass
-    with system_scope("look what the backup lacks"):
-        waiting = changes.backlog(tenant_id=wanted.tenant_id)
+    """Have the backup know all that is here before anything is turned back; others write on meanwhile, and are not waited for."""
+    deadline = time.monotonic() + BACK_UP_FIRST_SECONDS
+    while (waiting := _unknown_to_backup(wanted)) and time.monotonic() < deadline:
+        if not sync.run_pass(now=now, is_probe=True).shipped:
+            time.sleep(0.2)  # another worker has it in hand, or nothing can be shipped
     if waiting and not wanted.force:
         raise NewerHere(
             f"{waiting} changes are here that the backup does not have yet. Run sync_to_bigquery --until-empty first, "
             "or go back over them with --force; they stay as older versions."
         )
+
+
+def _unknown_to_backup(wanted: Wanted) -> int:
+    with system_scope("look what the backup lacks"):
+        return changes.backlog(tenant_id=wanted.tenant_id)
+
+
+def _was_interrupted(wanted: Wanted) -> bool:
+    """Tell whether an earlier restore of the same, or of all, did not end well: what it touched is not known any more."""
+    with system_scope("look how the last restore ended"):
+        earlier = Restore.objects.filter(Q(tenant_id=wanted.tenant_id) | Q(tenant_id=None), dry_run=False)
+        ends = list(earlier.order_by("-started_at").values_list("ok", flat=True)[:2])  # the first is this one
+    return any(ok is not True for ok in ends[1:])
 
 
 class _Restore:
@@ -190,18 +211,26 @@ class _Restore:
         self.store: DocumentStore | None = documents.document_store() if "zerodb" in wanted.tiers else None
         self.to_postgres = "postgres" in wanted.tiers
         self.brands: set[UUID] = set()
+        self.would_have: set[UUID] = set()
         self.members: set[UUID] = set()
         self.touched: set[UUID] = set()
-        self.made: dict[str, list[ArchiveRecord]] = {}
+        self.made: dict[str, list[tuple[UUID, UUID]]] = {}
+        self.began = now()
+        self.erased = erasing.under_way()
         self.is_new = False
+        self.epoch = 0
+        self.tenants_here: frozenset[UUID] = frozenset()
         self.is_aloud = False  # whether what comes back is news to the backup: an earlier state than its latest is
 
     def restore(self) -> None:
         """Do what holds the door closed."""
         if self.store is not None and not self.wanted.dry_run:
             self.store.set_up()
-        with system_scope("look whether the database is new"):
-            self.is_new = rows.has_no_tenants()
+        self.is_new = self.wanted.tenant_id is None and epochs.awaits_restore(archive=self.archive)
+        self.epoch = epochs.current(archive=self.archive)
+        self.tenants_here = frozenset(account_queries.tenant_ids())
+        if not self.wanted.dry_run and _was_interrupted(self.wanted):
+            self.touched |= self.tenants_here if self.wanted.tenant_id is None else {self.wanted.tenant_id}
         with connection.cursor() as cursor:
             cursor.execute(FORGET)
         with self._held(None) as snapshot, self.done.timed("restore"):
@@ -209,6 +238,7 @@ class _Restore:
         if self.wanted.as_of and self.to_postgres:
             self.is_aloud = True
             with self._held(self.wanted.as_of) as snapshot, self.done.timed("back in time"):
+                self._require_anything(snapshot)
                 self._bring_back(snapshot)
                 for count, copies in self._pieces(snapshot, _ignored, is_current=True):
                     self._turn_back(copies)
@@ -219,6 +249,15 @@ class _Restore:
             self.done.items = cursor.fetchone()[0]
         with self.done.timed("count"):
             self._count_again()
+
+    def _require_anything(self, snapshot: Snapshot) -> None:
+        """Refuse a time before anything was there: all there is would go to the trash.
+
+        Raises:
+            NothingThen: the backup knows nothing of that time.
+        """
+        if not (snapshot.count(entity_type="tenant") or snapshot.count(entity_type=CONTENT)):
+            raise NothingThen("The backup has nothing of that time: it is before the tenant, or the backup, was there.")
 
     @contextmanager
     def _held(self, as_of: datetime | None) -> Iterator[Snapshot]:
@@ -254,21 +293,48 @@ class _Restore:
 
     def _put_rows(self, name: str, table: rows.Table, records: Sequence[ArchiveRecord]) -> None:
         good = [record for record in records if self._is_wanted(name, record) and self._is_good(record)]
-        overwrite = self.wanted.force or (self.is_new and table.is_of_platform)
+        good = self._without_removed(good)
+        overwrite = name in rows.OVERWRITTEN and (self.wanted.force or self.is_new)
+        if good and name == "user" and self.is_new and not self.wanted.dry_run:
+            with system_scope("make room for people who come back"):
+                recovery.silence(aloud=True)  # the backup may know whom a new database began with
+                rows.make_room(records=good)
         if good:
             with system_scope("restore rows"):
                 recovery.silence(aloud=self.is_aloud)
-                if name == "user" and self.is_new and not self.wanted.dry_run:
-                    rows.make_room(records=good)
                 put = table.put(good, overwrite=overwrite, dry_run=self.wanted.dry_run)
             self._note_rows(name, put, {record.entity_id: record for record in good})
         self.done.checked += len(records)
         self.progress(len(records))
 
     def _is_wanted(self, name: str, record: ArchiveRecord) -> bool:
-        """Tell whether a row belongs to what is restored: of the platform's, a tenant needs the people who are its members."""
+        """Tell whether a row belongs to what is restored: of the platform's, a tenant needs the people who are its members.
+
+        What is being erased stays away. So does, of an earlier time, what lets people into tenants that are here; and of a new
+        database's own people what it knows best itself.
+        """
+        if self.erased.has(tenant_id=record.tenant_id, entity_id=record.entity_id):
+            return False
+        if name in rows.LETS_IN and self.is_aloud and self._is_here(record.tenant_id):
+            return False
+        if name == "user" and self.is_new and record.epoch >= self.epoch:
+            return False
         is_theirs = self.wanted.tenant_id in (None, record.tenant_id)
         return is_theirs or (name == "user" and record.entity_id in self.members)
+
+    def _is_here(self, tenant_id: UUID) -> bool:
+        """Tell whether a tenant was here before; for the platform's own rows, whether the one that is restored was."""
+        if tenant_id.int:
+            return tenant_id in self.tenants_here
+        return self.wanted.tenant_id is None or self.wanted.tenant_id in self.tenants_here
+
+    def _without_removed(self, records: Sequence[ArchiveRecord]) -> list[ArchiveRecord]:
+        """Leave out rows that were removed and of which the snapshot may not know."""
+        if self.is_aloud or not records:
+            return list(records)
+        with system_scope("look what was removed"):
+            removed = recovery.gone(entity_ids=[record.entity_id for record in records], since=self.began)
+        return [record for record in records if (record.entity_id, 0) not in removed]
 
     def _is_good(self, record: ArchiveRecord) -> bool:
         if is_intact(record):
@@ -280,8 +346,10 @@ class _Restore:
         if count := len(put.made) + len(put.changed):
             self.done.rows[name] = self.done.rows.get(name, 0) + count
         if name in settings.DR_AFTER_RESTORE:
-            self.made.setdefault(name, []).extend(by_id[one] for one in put.made)
+            self.made.setdefault(name, []).extend((by_id[one].tenant_id, one) for one in put.made)
         self.touched |= {by_id[one].tenant_id for one in put.made if by_id[one].tenant_id.int}
+        if self.wanted.dry_run and name == "brand":
+            self.would_have |= set(put.made)
         for entity_id in put.refused:
             message = f"this {name} collides with one that is here, or what it belongs to is gone"
             self.done.fail(entity_id, "not_restored", message)
@@ -289,11 +357,11 @@ class _Restore:
     def _settle_rows(self) -> None:
         """Have the rooms see to what came back of theirs, such as jobs that nobody has in hand any more."""
         made, self.made = self.made, {}
-        for name, records in made.items() if not self.wanted.dry_run else ():
+        for name, pairs in made.items() if not self.wanted.dry_run else ():
             settle = import_string(settings.DR_AFTER_RESTORE[name])
             by_tenant: dict[UUID, list[UUID]] = {}
-            for record in records:
-                by_tenant.setdefault(record.tenant_id, []).append(record.entity_id)
+            for tenant_id, entity_id in pairs:
+                by_tenant.setdefault(tenant_id, []).append(entity_id)
             for tenant_id, ids in by_tenant.items():
                 settle(tenant_id=tenant_id, ids=ids, now=self.now())
 
@@ -304,7 +372,7 @@ class _Restore:
             brands = account_queries.brands_of_all_tenants()
             if self.wanted.tenant_id:
                 brands = brands.filter(tenant_id=self.wanted.tenant_id)
-            self.brands = set(brands.values_list("id", flat=True))
+            self.brands = set(brands.values_list("id", flat=True)) | self.would_have
 
     def _stream(self, snapshot: Snapshot, write: Write, *, is_current: bool) -> None:
         """Write what a snapshot has of content, by several hands at once; what came of it is noted by one."""
@@ -319,7 +387,11 @@ class _Restore:
 
     def _pieces(self, snapshot: Snapshot, damaged: reading.Damage, *, is_current: bool) -> Iterator[reading.Piece]:
         records = snapshot.records(entity_type=CONTENT, is_current=is_current)
-        return reading.ahead((len(piece), reading.copies(piece, damaged)) for piece in reading.pieces(records))
+        return reading.ahead((len(piece), self._copies(piece, damaged)) for piece in reading.pieces(records))
+
+    def _copies(self, piece: list[CurrentRecord], damaged: reading.Damage) -> list[Copy]:
+        found = reading.copies(piece, damaged)
+        return [copy for copy in found if not self.erased.has(tenant_id=copy.tenant_id, entity_id=copy.id)]
 
     def _count(self, count: int) -> None:
         self.done.checked += count
@@ -336,6 +408,7 @@ class _Restore:
             return recovery.recover_items(
                 copies=copies,
                 brands=self.brands,
+                since=self.began,
                 now=self.now(),
                 aloud=self.is_aloud,
                 dry_run=self.wanted.dry_run,
@@ -347,7 +420,7 @@ class _Restore:
         with system_scope("restore versions"):
             recovery.silence(aloud=self.is_aloud)
             return recovery.recover_versions(
-                copies=copies, now=self.now(), aloud=self.is_aloud, dry_run=self.wanted.dry_run
+                copies=copies, since=self.began, now=self.now(), aloud=self.is_aloud, dry_run=self.wanted.dry_run
             )
 
     def _note(self, copies: Sequence[Copy], found: recovery.Recovered) -> None:
@@ -397,8 +470,8 @@ class _Restore:
         values: dict[str, Any] = {"tenant": self.wanted.tenant_id, "limit": TRASHED_AT_ONCE}
         if self.wanted.dry_run:
             with system_scope("count what was made later"), connection.cursor() as cursor:
-                cursor.execute(COUNT_UNSEEN, values)
-                self.done.trashed = cursor.fetchone()[0]
+                cursor.execute(NOTE_UNSEEN, values)
+                self.done.trashed = cursor.rowcount
             return
         while later := self._made_later(values):
             for tenant_id in {tenant_id for tenant_id, _ in later}:
@@ -437,6 +510,8 @@ class _Restore:
         if self.touched:
             with system_scope("have what came back indexed"):
                 recovery.forget_indexed(tenant_ids=self.touched)
+        if self.is_new and self.to_postgres and not self.done.failed:
+            epochs.is_restored()
         if self.wanted.refill:
             with self.done.timed("refill"):
                 self._upload_all()

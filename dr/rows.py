@@ -13,6 +13,9 @@ from dr.archives.base import ArchiveRecord
 from engarde.accounts.models import User
 from engarde.common.constraints import BackedUp, backed_up_tables, columns_of
 
+OVERWRITTEN = frozenset({"tenant", "brand", "plan", "quota"})
+"""Types whose rows may be made equal to their copies: never those that say who may get in."""
+LETS_IN = frozenset({"user", "membership", "api_key"})
 AFTER_CONTENT = ("job", "job_item")
 """Types that point to content, or are pointed to by nothing that content needs."""
 INSERT = """
@@ -117,10 +120,3 @@ def make_room(*, records: Sequence[ArchiveRecord]) -> int:
     emails = [orjson.loads(record.facts)["email"] for record in records]
     others = User.objects.filter(email__in=emails, memberships=None)
     return others.exclude(id__in=[record.entity_id for record in records]).delete()[0]
-
-
-def has_no_tenants() -> bool:
-    """Inside a system scope, tell whether the database is new."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT NOT EXISTS (SELECT FROM accounts_tenant)")
-        return bool(cursor.fetchone()[0])

@@ -12,7 +12,7 @@ a batch of its own, so that it holds up nothing else; after some tries it is set
 import hashlib
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,6 +28,7 @@ from uuid_utils.compat import uuid7
 from content import changes, documents, packing
 from content.changes import LoggedChange
 from content.models import SpooledDocument
+from content.stores.base import StoreRejected, StoreUnavailable
 from dr import archives, epochs, figures, states
 from dr.archives.base import (
     Archive,
@@ -59,6 +60,7 @@ PACK_FROM_BATCHES = 20
 PACK_BATCHES = 100
 PACK_BYTES = 32 * 1024**2
 APPEND_BATCHES = 10
+APPEND_BYTES = 8 * 1024**2
 LARGEST_APPENDED = 7 * 1024**2
 # Many batches in one statement: of a backlog's time, half would go into claiming one after the other.
 CLAIM = """
@@ -69,6 +71,16 @@ WITH free AS MATERIALIZED (
 )
 UPDATE content_changes AS change SET batch_id = placed.batch_id FROM placed WHERE change.seq = placed.seq
 RETURNING change.seq, change.changed_at, change.batch_id"""
+# How many bytes a batch will be, about: what is shipped together is in memory together.
+WEIGH = """
+UPDATE dr_batches AS batch SET bytes = sums.bytes FROM (
+    SELECT change.batch_id, sum(1000 + coalesce(octet_length(change.facts), 0) + coalesce(version.size_bytes, 0)) AS bytes
+    FROM content_changes AS change
+    LEFT JOIN content_versions AS version
+      ON version.content_id = change.entity_id AND version.version = change.version AND change.entity_type = 'content'
+    WHERE change.batch_id = ANY(%s) GROUP BY change.batch_id
+) AS sums
+WHERE batch.id = sums.batch_id AND batch.id = ANY(%s)"""
 # One statement for all: a pack has a hundred batches.
 ACKNOWLEDGE = """
 UPDATE dr_batches AS batch
@@ -218,6 +230,8 @@ def _seal() -> int:
                 )
                 for batch_id, mine in batches.items()
             )
+            with connection.cursor() as cursor:
+                cursor.execute(WEIGH, [list(batches), list(batches)])
     return len(batches)
 
 
@@ -258,7 +272,8 @@ def _try(archive: Archive, parcel: Parcel, done: Pass, now: Callable[[], datetim
     try:
         _ship(archive, parcel, done, now)
     except (DocumentsMissing, RecordsRejected) as error:
-        _part(parcel, error, now())
+        counts = isinstance(error, RecordsRejected) or _store_answers()
+        _part(parcel, error, now(), counts=counts)
         done.fail(str(SyncState.Status.FAILING), str(error))
         states.note_failure(status="failing", reason=str(error), now=now(), probe_at=None)
         return True
@@ -286,6 +301,7 @@ def _lease(now: datetime) -> Parcel | None:
         if first.pack_id is None and _waiting(now) >= PACK_FROM_BATCHES:
             batches = list(due.filter(pack_id=None, attempts=0).order_by("next_try_at")[:PACK_BATCHES])
             if len(batches) >= PACK_FROM_BATCHES:
+                batches = _within(batches, PACK_BYTES)
                 Batch.objects.filter(id__in=[batch.id for batch in batches]).update(pack_id=batches[0].id)
                 first = Batch.objects.get(id=batches[0].id)
         batches = _companions(due, first)
@@ -313,7 +329,30 @@ def _companions(due: QuerySet[Batch], first: Batch) -> list[Batch]:
     if first.attempts:
         return [first]
     batches = due.filter(pack_id=None, attempts=0).order_by("next_try_at")[:APPEND_BATCHES]
-    return sorted(batches, key=lambda batch: batch.id)
+    return sorted(_within(batches, APPEND_BYTES), key=lambda batch: batch.id)
+
+
+def _within(batches: Iterable[Batch], most: int) -> list[Batch]:
+    """Return the first batches that are at most so many bytes together, at least one: all of a parcel is in memory at once."""
+    chosen: list[Batch] = []
+    total = 0
+    for batch in batches:
+        total += batch.bytes or 0
+        if chosen and total > most:
+            break
+        chosen.append(batch)
+    return chosen
+
+
+def _store_answers() -> bool:
+    """Tell whether ZeroDB can be asked at all: what is missing while it is away is no fault of a change."""
+    store = documents.document_store()
+    try:
+        if store is not None:
+            store.ping()
+    except (StoreUnavailable, StoreRejected):
+        return False
+    return True
 
 
 def _locked(batches: QuerySet[Batch], *, skip_locked: bool = False) -> QuerySet[Batch]:
@@ -431,8 +470,12 @@ def _backoff(attempts: int) -> timedelta:
     return doubled * random.uniform(0.5, 1.5)  # noqa: S311 -- no secret
 
 
-def _part(parcel: Parcel, error: DocumentsMissing | RecordsRejected, now: datetime) -> None:
-    """Divide what cannot be shipped, so that in the end only what is at fault waits."""
+def _part(parcel: Parcel, error: DocumentsMissing | RecordsRejected, now: datetime, *, counts: bool) -> None:
+    """Divide what cannot be shipped, so that in the end only what is at fault waits.
+
+    Args:
+        counts: whether the try counts towards being set aside.
+    """
     log.error("some changes cannot be backed up as they are", batches=len(parcel.ids), error=str(error))
     at_fault = error.seqs if isinstance(error, DocumentsMissing) else None
     with system_scope("part batches"):
@@ -442,15 +485,17 @@ def _part(parcel: Parcel, error: DocumentsMissing | RecordsRejected, now: dateti
         for batch in parcel.batches:
             seqs = changes.seqs_of(batch_id=batch.id)
             bad = frozenset(seqs[len(seqs) // 2 :]) if at_fault is None else at_fault & set(seqs)
-            _divide(batch, [seq for seq in seqs if seq not in bad], sorted(bad), error, now)
+            _divide(batch, [seq for seq in seqs if seq not in bad], sorted(bad), error, now, counts=counts)
 
 
-def _divide(batch: Batch, good: Sequence[int], bad: Sequence[int], error: Exception, now: datetime) -> None:
+def _divide(
+    batch: Batch, good: Sequence[int], bad: Sequence[int], error: Exception, now: datetime, *, counts: bool
+) -> None:
     """Leave in a batch what is good, and give the rest one of its own; what is all bad waits."""
     if not bad:
         Batch.objects.filter(id=batch.id).update(next_try_at=now)
     elif not good:
-        _wait(batch, error, now)
+        _wait(batch, error, now, counts=counts)
     else:
         Batch.objects.filter(id=batch.id).update(**_span(good), next_try_at=now)
         other = Batch.objects.create(
@@ -467,10 +512,11 @@ def _numbers(seqs: Sequence[int]) -> dict[str, int]:
     return {"rows": len(seqs), "first_seq": seqs[0], "last_seq": seqs[-1]}
 
 
-def _wait(batch: Batch, error: Exception, now: datetime) -> None:
+def _wait(batch: Batch, error: Exception, now: datetime, *, counts: bool) -> None:
     """Let a batch wait; after some tries it is set aside for a person to look at, and tried once a day."""
-    is_hopeless = batch.attempts + 1 >= SET_ASIDE_AFTER
+    is_hopeless = counts and batch.attempts + 1 >= SET_ASIDE_AFTER
     Batch.objects.filter(id=batch.id).update(
+        attempts=batch.attempts + 1 if counts else min(batch.attempts, SET_ASIDE_AFTER - 2),
         next_try_at=now + (SET_ASIDE_WAIT if is_hopeless else _backoff(batch.attempts)),
         set_aside_at=(batch.set_aside_at or now) if is_hopeless else None,
         last_error=f"{AS_IT_IS}{error}"[:1000],

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from content import documents
 from content.stores.base import StoreRejected, StoreUnavailable
-from dr import repair
+from dr import erasing, repair
 from dr.archives.base import CONTENT, Archive, ArchiveRefused, ArchiveUnavailable, BatchSum, GroupSum
 from dr.door import DoorBusy
 from dr.media_files import StorageAway
@@ -277,7 +277,7 @@ def _verify_rest(archive: Archive, plan: Plan, done: Verified, now: Clock, *, re
 
 def _strangers(archive: Archive) -> Iterator[UUID]:
     """Yield the tenants that only the archive has."""
-    known, last = set(_everybody()), None
+    known, last = set(_everybody()) | erasing.under_way().tenants, None
     for group in archive.sums(tenant_id=None, deep=False):
         if group.tenant_id not in known and group.tenant_id != last:
             last = group.tenant_id

@@ -153,6 +153,10 @@ class Archive(Protocol):
         """Return the highest epoch of any record, 0 without one."""
         ...
 
+    def latest_number(self, *, epoch: int) -> int:
+        """Return the highest number of a change of an epoch, 0 without one."""
+        ...
+
     def knows(self, *, tenant_id: UUID) -> bool:
         """Tell whether any record is a tenant's."""
         ...
@@ -169,8 +173,10 @@ class Archive(Protocol):
         """Return the texts of documents by (entity id, sha256), within `timeout` seconds."""
         ...
 
-    def history(self, *, tenant_id: UUID, entity_id: UUID, as_of: datetime | None = None) -> list[CurrentRecord]:
-        """Return what is in force of one item, or was at a time, oldest version first."""
+    def history(
+        self, *, tenant_id: UUID, entity_id: UUID, as_of: datetime | None = None, timeout: float | None = None
+    ) -> list[CurrentRecord]:
+        """Return what is in force of one item, or was at a time, oldest version first; within `timeout` seconds."""
         ...
 
     def sums(self, *, tenant_id: UUID | None, deep: bool) -> Iterator[GroupSum]:
@@ -181,8 +187,12 @@ class Archive(Protocol):
         """Yield the records that one sum is over, by entity and version."""
         ...
 
-    def batch_sums(self, *, since: datetime) -> Iterator[BatchSum]:
-        """Yield, for every batch sealed since a time, what is there and what its manifest says."""
+    def batch_sums(self, *, since: datetime, changed_since: datetime | None = None) -> Iterator[BatchSum]:
+        """Yield, for every batch sealed since a time, what is there and what its manifest says.
+
+        Args:
+            changed_since: no change of these batches is older, so no older partition need be read.
+        """
         ...
 
     def remove_purged(self, *, before: datetime) -> Removed:

@@ -155,7 +155,7 @@ class BigQueryArchive:
             table.schema = [*table.schema, *new]
             client.update_table(table, ["schema"], timeout=CALL_SECONDS)
         if table.time_partitioning and table.time_partitioning.expiration_ms:
-            table.time_partitioning = bigquery.TimePartitioning(field=PARTITIONED_BY[name])
+            table.time_partitioning._properties["expirationMs"] = None  # one that is left out would be kept
             client.update_table(table, ["time_partitioning"], timeout=CALL_SECONDS)
 
     # Records in
@@ -242,6 +242,16 @@ class BigQueryArchive:
         [row] = self._query(f"SELECT IFNULL(MAX(epoch), 0) AS epoch FROM ({parts})", _as_of(None))  # noqa: S608
         return int(row["epoch"])
 
+    def latest_number(self, *, epoch: int) -> int:
+        """Return the highest number of a change of an epoch, 0 without one."""
+        parts = " UNION ALL ".join(
+            f"SELECT MAX(change_seq) AS seq FROM `{table}` WHERE changed_at <= @as_of AND epoch = @epoch"  # noqa: S608
+            for table in self._record_tables()
+        )
+        parameters = [*_as_of(None), bigquery.ScalarQueryParameter("epoch", "INT64", epoch)]
+        [row] = self._query(f"SELECT IFNULL(MAX(seq), 0) AS seq FROM ({parts})", parameters)  # noqa: S608
+        return int(row["seq"])
+
     def knows(self, *, tenant_id: UUID) -> bool:
         """Tell whether any record is a tenant's."""
         table = self._name(CONTENT_TABLE)
@@ -284,14 +294,16 @@ class BigQueryArchive:
         rows = self._query(statement, parameters, timeout=timeout)
         return {(UUID(row["entity_id"]), row["sha256"]): row["document"] for row in rows}
 
-    def history(self, *, tenant_id: UUID, entity_id: UUID, as_of: datetime | None = None) -> list[CurrentRecord]:
+    def history(
+        self, *, tenant_id: UUID, entity_id: UUID, as_of: datetime | None = None, timeout: float | None = None
+    ) -> list[CurrentRecord]:
         """Return what is in force of one item, or was at a time, oldest version first."""
         where = "tenant_id = @tenant_id AND entity_type = 'content' AND entity_id = @entity_id"
         inner = sql.in_force([self._name(CONTENT_TABLE)], sql.COLUMNS, where)
         highest = f"SELECT MAX(version) FROM `{self._name(CONTENT_TABLE)}` WHERE {where}"  # noqa: S608
         statement = f"SELECT * EXCEPT (highest), ({highest}) AS highest FROM ({inner}) ORDER BY version"  # noqa: S608
         parameters = [*_as_of(as_of), _text("tenant_id", tenant_id), _text("entity_id", entity_id)]
-        return [_current(row) for row in self._pages(statement, parameters)]
+        return [_current(row) for row in self._pages(statement, parameters, timeout=timeout or QUERY_SECONDS)]
 
     # Comparing
 
@@ -318,9 +330,11 @@ class BigQueryArchive:
         for row in self._pages(sql.group([self._name(table)], where), parameters):
             yield _record(row)
 
-    def batch_sums(self, *, since: datetime) -> Iterator[BatchSum]:
+    def batch_sums(self, *, since: datetime, changed_since: datetime | None = None) -> Iterator[BatchSum]:
         """Yield what is there of each batch and what its manifest says."""
-        parameters = [*_as_of(None), bigquery.ScalarQueryParameter("since", "TIMESTAMP", since)]
+        floor = changed_since or datetime(1970, 1, 1, tzinfo=UTC)
+        times = {"since": since, "floor": floor}
+        parameters = _as_of(None) + [bigquery.ScalarQueryParameter(name, "TIMESTAMP", at) for name, at in times.items()]
         for row in self._pages(sql.batch_sums(self._record_tables(), self._name(LOG_TABLE)), parameters):
             held, told = (row["s1"], row["s2"], row["s3"]), (row["told_s1"], row["told_s2"], row["told_s3"])
             yield BatchSum(_id(row["batch_id"]), row["n"], held, row["told_n"], told)
@@ -400,8 +414,8 @@ class BigQueryArchive:
         )
         return job.result(page_size=PAGE_ROWS, timeout=timeout, retry=NO_RETRY, job_retry=None)
 
-    def _pages(self, statement: str, parameters: list[Any]) -> Iterator[Any]:
-        rows = iter(self._query(statement, parameters))
+    def _pages(self, statement: str, parameters: list[Any], *, timeout: float = QUERY_SECONDS) -> Iterator[Any]:
+        rows = iter(self._query(statement, parameters, timeout=timeout))
         while (row := self._next(rows)) is not None:
             yield row
 

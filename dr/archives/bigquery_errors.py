@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 import grpc
 import requests
 from google.api_core import exceptions as api
-from google.auth.exceptions import GoogleAuthError
+from google.auth.exceptions import GoogleAuthError, TransportError
 
 from dr.archives.base import ArchiveRefused, ArchiveUnavailable, LoadFailed, RecordsRejected
 
@@ -40,6 +40,8 @@ def translate(error: Exception) -> ArchiveUnavailable | ArchiveRefused | Records
     A 403 means three things, told apart by its reason: rate limit and quota pass by themselves, access does not.
     """
     cause = getattr(error, "cause", None) if isinstance(error, api.RetryError) else error
+    if isinstance(cause, TransportError):
+        return ArchiveUnavailable(f"Google's accounts do not answer: {cause}")
     if isinstance(cause, GoogleAuthError):
         return ArchiveRefused(f"no usable Google credentials: {cause}", reason="credentials")
     reason = reason_of(cause)
@@ -49,6 +51,8 @@ def translate(error: Exception) -> ArchiveUnavailable | ArchiveRefused | Records
         return ArchiveUnavailable(
             "BigQuery does not remove rows that were written within the last 30 minutes; try again then."
         )
+    if isinstance(cause, api.InvalidArgument) and "schema" in str(cause).lower():
+        return ArchiveRefused(f"the tables are not as they should be, run setup_bigquery: {cause}", reason="schema")
     if isinstance(cause, api.InvalidArgument):
         return RecordsRejected(f"BigQuery takes some rows not: {cause}")
     return ArchiveUnavailable(f"BigQuery does not answer: {cause or error}")

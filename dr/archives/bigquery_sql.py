@@ -119,7 +119,7 @@ def batch_sums(tables: list[str], log: str) -> str:
             GROUP BY batch_id
         ) AS told
         LEFT JOIN (
-            SELECT batch_id, COUNT(*) AS n, {sum_of_lanes("row_hash")} FROM ({once(tables, "TRUE")}) GROUP BY batch_id
+            SELECT batch_id, COUNT(*) AS n, {sum_of_lanes("row_hash")} FROM ({once(tables, "changed_at >= @floor")}) GROUP BY batch_id
         ) AS held ON held.batch_id = told.batch_id
         WHERE told.sealed_at >= @since ORDER BY told.batch_id"""  # noqa: S608 -- see above
 

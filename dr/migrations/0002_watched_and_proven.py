@@ -277,6 +277,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="syncstate",
+            name="awaits_restore",
+            field=models.BooleanField(
+                db_default=False,
+                default=False,
+                help_text="The database is newer than its backup: what was before has to come back.",
+            ),
+        ),
+        migrations.AddField(
+            model_name="syncstate",
             name="alerted",
             field=models.CharField(blank=True, default="", max_length=20),
         ),

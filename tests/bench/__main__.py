@@ -30,7 +30,7 @@ def main() -> int:
         with session.join(Path(folder), session.needed(os.environ), wait_for_end=True) as settings:
             os.environ.update(settings, **{session.JOINED: "joined"})
             _prepare()
-            rows = [_shown(row, as_json=options.json) for row in _rows(options.only, options.items)]
+            rows = [_shown(row, as_json=options.json) for row in _rows(options)]
     if options.json:
         sys.stdout.write(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
     return 0
@@ -41,6 +41,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", default="", help="only the groups with this in their name")
     parser.add_argument("--items", type=int, default=1_000_000, help="items of the large tenant")
+    parser.add_argument("--backup-items", type=int, default=20_000, help="items that are backed up and restored")
+    parser.add_argument("--full", action="store_true", help="measure a restore's memory at 200,000 items, too")
     return parser.parse_args()
 
 
@@ -55,11 +57,12 @@ def _prepare() -> None:
     call_command("setup_bigquery", verbosity=0, stdout=sys.stderr)
 
 
-def _rows(only: str, items: int) -> Iterator[Row]:
+def _rows(options: argparse.Namespace) -> Iterator[Row]:
     from tests.bench import groups
 
-    for name, group in groups.all_groups(items).items():
-        if only in name:
+    known = groups.all_groups(options.items, options.backup_items, full=options.full)
+    for name, group in known.items():
+        if options.only in name:
             yield from group()
 
 

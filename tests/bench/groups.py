@@ -7,7 +7,16 @@ from django.utils import timezone
 
 from quotas import operations as quota_operations
 from quotas.operations import NewTenant
-from tests.bench import generation_rows, http_rows, quota_rows, scale_rows
+from tests.bench import (
+    backup_apart,
+    backup_items,
+    backup_load,
+    backup_rows,
+    generation_rows,
+    http_rows,
+    quota_rows,
+    scale_rows,
+)
 from tests.bench.measure import Row
 from tests.bench.server import carriers, serving
 from tests.providers import Provider as Stranger
@@ -15,9 +24,24 @@ from tests.providers import Provider as Stranger
 Group = Callable[[], Iterable[Row]]
 
 
-def all_groups(items: int) -> dict[str, Group]:
-    """Return every group by name; `items` is the size of the large tenant."""
-    return {"http": http, "quota": quota, "generation": generation, "large": partial(large, items)}
+def all_groups(items: int, backed_up: int = 20_000, *, full: bool = False) -> dict[str, Group]:
+    """Return every group by name.
+
+    Args:
+        items: of the large tenant.
+        backed_up: items that are backed up, restored and drilled with.
+        full: measure memory at the size that is promised, too.
+    """
+    return {
+        "http": http,
+        "quota": quota,
+        "generation": generation,
+        "backup": partial(backup, backed_up),
+        "backup-memory": partial(backup_memory, backed_up, full=full),
+        "backup-load": backup_load_rows,
+        "backup-scenarios": partial(backup_apart.scenarios, backed_up),
+        "large": partial(large, items),
+    }
 
 
 def large(items: int) -> Iterator[Row]:
@@ -58,6 +82,28 @@ def generation() -> Iterator[Row]:
         tenant = new_tenant()
         yield from generation_rows.batches(stranger, tenant)
         yield from generation_rows.limited(stranger, tenant)
+
+
+def backup(items: int) -> Iterator[Row]:
+    """Measure backup and restore of a tenant against bare loops."""
+    new = new_tenant()
+    backup_items.write(new, items)
+    yield from backup_rows.backup(new, items)
+    yield from backup_rows.restores(new, items)
+    backup_items.take_away(new.tenant.id)
+    backup_items.forget_backup(new.tenant.id, wait=False)
+
+
+def backup_memory(items: int, *, full: bool) -> Iterator[Row]:
+    """Measure the memory of restores, of which the last has twice as many items, or as many as is promised."""
+    yield from backup_apart.memory(new_tenant, (items // 2, backup_apart.LARGE if full else items))
+
+
+def backup_load_rows() -> Iterator[Row]:
+    """Measure writes through the server while a worker backs them up, or cannot."""
+    carry()
+    with serving() as stranger:
+        yield from backup_load.rows(stranger, new_tenant(), new_tenant())
 
 
 def new_tenant() -> NewTenant:

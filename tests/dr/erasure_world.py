@@ -17,7 +17,7 @@ from content.models import Blob, SpooledDocument
 from content.stores.base import COLLECTIONS
 from dr import archives
 from dr.archives.bigquery import CONTENT_TABLE, MEDIA_TABLE, BigQueryArchive
-from dr.models import Drill, Finding, MediaCopy, Restore, Verification
+from dr.models import Drill, Erasure, Finding, MediaCopy, Restore, Verification
 from engarde.accounts.models import Mail, Membership, Tenant, User
 from engarde.common import erasing
 from engarde.common import redis as redis_client
@@ -51,6 +51,8 @@ def fill(person: Person) -> Filled:
     assert person.api.delete(f"/api/content/{trashed}").status_code == 200
     media = media_files.uploaded(person, media_files.picture() + uuid4().bytes, content_id=item)
     fill_every_table(person)
+    with system_scope("a test forgets an earlier erasure"):
+        Erasure.objects.filter(tenant_id=person.tenant_id).delete()
     fill_reports(person)
     return Filled(item, updated, trashed, media["id"])
 

@@ -16,6 +16,7 @@ from dr import figures, states
 from dr.models import Batch, Drill, Erasure, Finding, Restore, Run, Verification
 from engarde.accounts.models import User
 from engarde.common import wake
+from engarde.common.middleware import WakeAfterWritesMiddleware
 from engarde.common.scopes import system_scope
 from tests.dr import backup_house as house
 from tests.people import Person
@@ -45,6 +46,7 @@ def wakes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tasks that were woken."""
     woken: list[str] = []
     monkeypatch.setattr(wake, "after_commit", woken.append)
+    monkeypatch.setattr(WakeAfterWritesMiddleware, "__call__", lambda self, request: self.get_response(request))
     return woken
 
 

@@ -155,6 +155,7 @@ def test_changes_that_the_backup_cannot_have_stand_in_the_way_unless_forced(
     alice.api.patch(f"/api/content/{past['same']}", {"body": "not backed up"})
     with monkeypatch.context() as patch:
         patch.setattr("dr.sync._ship_due", lambda *_: None)
+        patch.setattr("dr.restore.BACK_UP_FIRST_SECONDS", 0.5)
         with pytest.raises(CommandError, match="--force"):
             restore(alice, "--as-of", past["as_of"])
         assert shown(alice, past["same"])["body"] == "not backed up"

@@ -12,6 +12,7 @@ from dr import figures, states
 from dr.models import DailyFigures, Drill, Finding, Restore, Run, SyncState, Verification
 from engarde.accounts.models import User
 from engarde.common import wake
+from engarde.common.middleware import WakeAfterWritesMiddleware
 from engarde.common.scopes import system_scope
 from tests.dr import backup_house as house
 from tests.people import JSONClient, Person, logged_in, new_colleague
@@ -33,6 +34,7 @@ def _well(database: None, settings: Any) -> Iterator[None]:
     with system_scope("a test tidies up"):
         for model in (Run, Verification, Drill, Restore):
             model.objects.filter(started_at__gte=AHEAD - timedelta(days=1)).delete()
+        Finding.objects.filter(found_at__gte=AHEAD - timedelta(days=1)).delete()
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def wakes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tasks that were woken."""
     woken: list[str] = []
     monkeypatch.setattr(wake, "after_commit", woken.append)
+    monkeypatch.setattr(WakeAfterWritesMiddleware, "__call__", lambda self, request: self.get_response(request))
     return woken
 
 

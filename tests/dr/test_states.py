@@ -16,6 +16,7 @@ from dr.models import Batch, DailyFigures, Drill, Finding, Run, SyncState, Verif
 from engarde.accounts import operations as account_operations
 from engarde.accounts.models import Mail, User
 from engarde.common import wake
+from engarde.common.middleware import WakeAfterWritesMiddleware
 from engarde.common.scopes import system_scope
 from tests.accounts.mailbox import deliver
 from tests.accounts.races import race
@@ -38,6 +39,7 @@ def wakes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tasks that were woken."""
     woken: list[str] = []
     monkeypatch.setattr(wake, "after_commit", woken.append)
+    monkeypatch.setattr(WakeAfterWritesMiddleware, "__call__", lambda self, request: self.get_response(request))
     return woken
 
 

@@ -15,7 +15,7 @@ from content.stores.base import StoreRejected, StoreUnavailable
 from dr import archives, restore, restores
 from dr.archives.base import Archive, ArchiveRefused, ArchiveUnavailable
 from dr.door import DoorBusy
-from dr.restore import NewerHere, Restored, Wanted
+from dr.restore import NewerHere, NothingThen, Restored, Wanted
 from engarde.common.commands import JSONCommand, write_report
 
 AWAY = (ArchiveUnavailable, ArchiveRefused, StoreUnavailable, StoreRejected, DoorBusy)
@@ -46,8 +46,8 @@ class Command(JSONCommand):
         parser.add_argument(
             "--force",
             action="store_true",
-            help="have rows of accounts and plans equal the backup though they are here, and with --as-of go back over "
-            "changes that the backup does not have yet",
+            help="have tenants, brands, plans and overrides equal the backup though they are here (never who may log in), and "
+            "with --as-of go back over changes that the backup does not have yet",
         )
         parser.add_argument(
             "--no-refill", action="store_true", help="leave sending documents to ZeroDB and indexing to the workers"
@@ -73,6 +73,8 @@ class Command(JSONCommand):
         )
         if wanted.as_of and wanted.as_of > timezone.now():
             raise CommandError(f"--as-of {wanted.as_of:%Y-%m-%dT%H:%M:%SZ} is in the future.")
+        if wanted.as_of and "postgres" not in wanted.tiers:
+            raise CommandError("--as-of needs PostgreSQL, which decides: leave --tier out, or say --tier postgres.")
         report = self._restore(archive, wanted, quiet=options["json"])
         write_report(report, options["report"])
         return report
@@ -83,7 +85,7 @@ class Command(JSONCommand):
             try:
                 _require_tenant(archive, wanted)
                 done = restore.run(archive=archive, wanted=wanted, now=timezone.now, progress=bar.update)
-            except NewerHere as error:
+            except (NewerHere, NothingThen) as error:
                 restores.end(kept, ok=False, report={"error": str(error)}, now=timezone.now())
                 raise CommandError(str(error)) from error
             except AWAY as error:
