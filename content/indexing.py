@@ -21,21 +21,26 @@ BATCH = 100
 LONGEST_WRITE = timedelta(minutes=1)
 
 
-def index_changed_brands(*, now: datetime) -> int:
-    """Index the items of brands whose language is another one than their items are indexed in; return how many items."""
+def index_changed_brands(*, now: datetime, tenant_id: UUID | None = None) -> int:
+    """Index the items of brands whose language is another one than their items are indexed in; return how many items.
+
+    Args:
+        tenant_id: whose brands; None for everybody's.
+    """
     done, last = 0, UUID(int=0)
-    while brands := _changed_brands(last, now):
+    while brands := _changed_brands(last, now, tenant_id):
         done += sum(_index_brand(*brand, now) for brand in brands)
         last = brands[-1][1]
     return done
 
 
-def _changed_brands(last: UUID, now: datetime) -> list[tuple[UUID, UUID, str]]:
+def _changed_brands(last: UUID, now: datetime, owner: UUID | None) -> list[tuple[UUID, UUID, str]]:
     """Return brands that are not indexed in their language, or were lately: a write of then may have come after that."""
     indexed = IndexedBrand.objects.filter(brand_id=OuterRef("id"), language=OuterRef("language"))
     settled = indexed.filter(Q(is_settled=True) | Q(indexed_at__gt=now - LONGEST_WRITE))
     with system_scope("find brands to index anew"):
         changed = account_queries.brands_of_all_tenants().filter(~Exists(settled), id__gt=last).order_by("id")
+        changed = changed.filter(tenant_id=owner) if owner else changed
         return list(changed.values_list("tenant_id", "id", "language")[:BATCH])
 
 

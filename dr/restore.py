@@ -25,6 +25,7 @@ from django.utils.module_loading import import_string
 
 from content import changes, documents, indexing, recovery, search, spool, uploader
 from content import records as record_carrier
+from content.models import SpooledDocument
 from content.recovery import Copy
 from content.stores.base import DocumentStore
 from dr import door, epochs, erasing, media_files, media_recovery, reading, rows, sync
@@ -516,12 +517,18 @@ class _Restore:
             with self.done.timed("refill"):
                 self._upload_all()
             with self.done.timed("index"):
-                self.done.indexed = indexing.index_changed_brands(now=self.now())
+                self.done.indexed = indexing.index_changed_brands(now=self.now(), tenant_id=self.wanted.tenant_id)
 
     def _recover_records(self, store: DocumentStore) -> None:
         tenants = [self.wanted.tenant_id] if self.wanted.tenant_id else account_queries.tenant_ids()
         for tenant_id in tenants:
             self.done.records += recovery.recover_records(store=store, tenant_id=tenant_id)
+
+    def _waits_in_spool(self) -> bool:
+        """Tell whether documents of what was restored wait for ZeroDB: those of others are the uploader's."""
+        with system_scope("look whether documents wait"):
+            waiting = SpooledDocument.objects.filter(uploaded_at=None)
+            return (waiting.filter(tenant_id=self.wanted.tenant_id) if self.wanted.tenant_id else waiting).exists()
 
     def _bring_back_media(self) -> None:
         """Copy back the bytes of media files that the first storage lacks."""
@@ -543,7 +550,7 @@ class _Restore:
         store = documents.document_store()
         if store is None:
             return
-        while (done := uploader.run_pass(store=store, now=self.now)).got_on:
+        while self._waits_in_spool() and (done := uploader.run_pass(store=store, now=self.now)).got_on:
             self.done.uploaded += done.uploaded
         while record_carrier.run_pass(store=store, now=self.now).got_on:
             pass

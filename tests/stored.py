@@ -12,7 +12,7 @@ SELECT
     (SELECT count(*) FROM content_storage_metadata WHERE tenant_id = %(tenant)s),
     (SELECT count(*) FROM content_versions WHERE tenant_id = %(tenant)s),
     (SELECT count(*) FROM content_body_spool WHERE tenant_id = %(tenant)s),
-    (SELECT count(*) FROM content_changes WHERE tenant_id = %(tenant)s),
+    (SELECT count(*) FROM content_changes WHERE tenant_id = %(tenant)s AND entity_type = 'content'),
     (SELECT count(*) FROM content_storage_metadata WHERE tenant_id = %(tenant)s AND deleted_at IS NULL),
     (SELECT coalesce(sum(size_bytes), 0)::bigint
      FROM content_storage_metadata WHERE tenant_id = %(tenant)s AND deleted_at IS NULL),

@@ -1,5 +1,6 @@
 """Whole tiers are lost: the document store, the database, or both."""
 
+import secrets
 import time
 
 from django.db import connections
@@ -11,9 +12,11 @@ from dr.scenarios import databases, rows, world
 from dr.scenarios.book import chunks
 from dr.scenarios.scene import Scene, expect
 from dr.scenarios.world import Inhabitant, World
+from engarde.accounts.models import User
 from quotas import reconciliation
 
 SAMPLE = 20
+STAFF = "first-of-staff@example.com"
 
 
 def zerodb_loss(scene: Scene) -> None:
@@ -60,13 +63,18 @@ def full_loss(scene: Scene) -> None:
     """Lose the database and all that is in ZeroDB.
 
     The RTO counts until every read is answered correctly, from the spool too; `refill_seconds` is the time that ZeroDB
-    took to fill up behind that.
+    took to fill up behind that. The new platform has begun to run meanwhile: somebody made its first member of staff, under the
+    address of the one who was lost, and the backup knows both.
     """
+    User.objects.create_superuser(STAFF, secrets.token_urlsafe())
     made = world.create(scene)
     before, told = rows.fingerprints(), _records(scene)
     with scene.step("DISASTER: every row in ZeroDB is lost"):
         scene.measures["lost_rows"] = scene.store.empty()
     disaster = _lose_database(scene)
+    with scene.step("a new platform begins to run"):
+        User.objects.create_superuser(STAFF, secrets.token_urlsafe())
+        world.drain(scene)
     with scene.step("restore everything"):
         scene.restore("--tier", "all", "--no-refill")
     with scene.step("the owner logs in, the key is good, all is read"):

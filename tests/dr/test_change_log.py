@@ -345,9 +345,7 @@ def test_a_persons_row_is_logged_from_a_connection_without_any_scope_with_the_sa
     assert "+00:00" in (last.facts or "")
 
 
-@pytest.mark.parametrize(
-    "setting", [*ODD, pytest.param("SET bytea_output TO 'escape'"), "SET extra_float_digits TO 0"]
-)
+@pytest.mark.parametrize("setting", [*ODD, pytest.param("SET bytea_output TO 'escape'"), "SET extra_float_digits TO 0"])
 def test_a_tenants_row_is_logged_with_the_same_text_whatever_a_connections_settings(
     alice: Person, setting: str
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_tenant_comes_back_as_it_is_and_nothing_of_the_platforms_own_changes(
     assert noted.rto_seconds == outcome["rto_seconds"]
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("_quick_template")
 def test_a_backup_that_lost_a_version_fails_the_drill(alice: Person, backed_up: list[str]) -> None:
     tiers.bigquery(f"DELETE FROM {{table}} WHERE entity_id = '{backed_up[0]}'")
@@ -116,6 +117,7 @@ def test_the_rpo_is_the_age_of_the_oldest_change_that_is_not_backed_up(alice: Pe
     assert drills.unsaved_seconds(tenant_id=alice.tenant_id, now=now) == 0
 
 
+@pytest.mark.soak
 def test_versions_that_were_removed_meanwhile_are_no_loss_and_others_are(alice: Person, backed_up: list[str]) -> None:
     live = rows.versions(tenant_id=alice.tenant_id)
     lost, wrong, removed = (UUID(one) for one in backed_up)
@@ -129,6 +131,7 @@ def test_versions_that_were_removed_meanwhile_are_no_loss_and_others_are(alice: 
     assert found.mismatched == {("content", str(wrong))}
 
 
+@pytest.mark.soak
 def test_only_what_the_backup_acknowledged_is_expected_back(alice: Person, backed_up: list[str]) -> None:
     alice.writes()
 
@@ -158,6 +161,7 @@ def test_it_picks_a_tenant_with_content_and_of_bearable_size(
     assert drills._pick() is None
 
 
+@pytest.mark.soak
 def test_no_tenant_with_content_is_noted_as_a_drill_of_nothing(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drills, "_pick", lambda: None)
     started = timezone.now()
@@ -189,6 +193,7 @@ def test_a_server_without_room_is_a_failed_drill_with_a_reason(
     assert "does not answer" in last_drill(alice).report["error"]
 
 
+@pytest.mark.soak
 def test_the_archive_that_a_drill_reads_takes_no_change(alice: Person, backed_up: list[str]) -> None:
     archive = BigQueryArchive(**{**django_settings.DR_ARCHIVE_OPTIONS, "read_only": True})
 

@@ -146,6 +146,7 @@ def test_people_who_are_nobody_elses_go_with_the_tenant_and_the_others_stay(
     assert bob.api.get("/api/content").status_code == 200
 
 
+@pytest.mark.soak
 def test_the_admins_log_keeps_who_did_what_but_no_names(alice: Person) -> None:
     of_tenant = world.note_by_staff(Tenant, alice.tenant_id, world.name_of(alice))
     of_person = world.note_by_staff(User, alice.user_id, alice.email)
@@ -157,6 +158,7 @@ def test_the_admins_log_keeps_who_did_what_but_no_names(alice: Person) -> None:
         assert entry.object_repr == erasing.ERASED
 
 
+@pytest.mark.soak
 def test_a_drill_stays_in_the_history_without_the_tenant(alice: Person) -> None:
     world.fill_reports(alice)
     with system_scope("a test looks"):
@@ -168,6 +170,7 @@ def test_a_drill_stays_in_the_history_without_the_tenant(alice: Person) -> None:
         assert Drill.objects.get(id=drill_id).tenant_id is None
 
 
+@pytest.mark.soak
 def test_copies_of_documents_in_redis_go(alice: Person, upload: Carrier, back_up: Carrier) -> None:
     item = alice.writes()["id"]
     carry(upload, back_up)
@@ -200,6 +203,7 @@ def test_nobody_of_the_tenant_gets_in_while_it_is_erased(
     assert statuses[:3] == [401, 401, 403]
 
 
+@pytest.mark.soak
 def test_nothing_is_written_for_the_tenant_while_it_is_erased(alice: Person, monkeypatch: Any) -> None:
     alice.writes()
     refused = []
@@ -232,6 +236,7 @@ def test_nothing_is_written_for_the_tenant_while_it_is_erased(alice: Person, mon
     assert "restore is running" in refused[0]
 
 
+@pytest.mark.soak
 def test_it_is_refused_while_a_restore_runs_and_others_are_served(
     alice: Person, charlie: Person, monkeypatch: Any
 ) -> None:
@@ -250,6 +255,7 @@ def test_it_is_refused_while_a_restore_runs_and_others_are_served(
     assert erasure.last_of(tenant_id=alice.tenant_id) is None
 
 
+@pytest.mark.soak
 def test_a_document_on_its_way_to_zerodb_does_not_come_back(alice: Person, monkeypatch: Any) -> None:
     item = alice.writes(body="on its way")["id"]
     from content import documents
@@ -278,6 +284,7 @@ def test_a_document_on_its_way_to_zerodb_does_not_come_back(alice: Person, monke
     assert world.everything(alice) == NOTHING
 
 
+@pytest.mark.soak
 def test_changes_that_the_backup_has_not_taken_are_never_told(alice: Person) -> None:
     alice.writes()
 
@@ -308,6 +315,7 @@ def test_a_sealed_batch_on_its_way_to_the_backup_is_waited_for_and_taken_out(
     assert world.rows_of(alice) == NOTHING["rows"]
 
 
+@pytest.mark.soak
 def test_an_erased_tenant_does_not_come_back_by_the_carriers(
     alice: Person, filled: Filled, upload: Carrier, back_up: Carrier
 ) -> None:
@@ -318,6 +326,7 @@ def test_an_erased_tenant_does_not_come_back_by_the_carriers(
     assert world.everything(alice) == NOTHING
 
 
+@pytest.mark.soak
 def test_batches_in_the_backup_still_say_what_they_hold(alice: Person, charlie: Person, back_up: Carrier) -> None:
     charlie.writes()
     alice.writes()
@@ -333,6 +342,7 @@ def test_batches_in_the_backup_still_say_what_they_hold(alice: Person, charlie: 
     assert [one for one in sums if (one.rows, one.lanes) != (one.manifest_rows, one.manifest_lanes)] == []
 
 
+@pytest.mark.soak
 def test_rows_in_zerodb_that_nobody_knows_of_go_too_and_those_of_others_stay(alice: Person, charlie: Person) -> None:
     key = f"{uuid4()}:1"
     theirs = {"key": key, "tenant_id": str(charlie.tenant_id)}
@@ -371,6 +381,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("place", "moment"), PLACES)
 def test_killed_anywhere_it_goes_on_when_it_is_run_again(
     alice: Person, filled: Filled, second: Path, settings: Any, place: str, moment: str
@@ -406,6 +417,7 @@ def test_while_the_backup_is_away_the_rest_goes_and_the_next_run_finishes(
     assert world.everything(alice) == NOTHING
 
 
+@pytest.mark.soak
 def test_while_zerodb_is_away_the_rest_goes_and_the_next_run_finishes(
     alice: Person, filled: Filled, monkeypatch: Any
 ) -> None:
@@ -419,6 +431,7 @@ def test_while_zerodb_is_away_the_rest_goes_and_the_next_run_finishes(
     assert world.everything(alice) == NOTHING
 
 
+@pytest.mark.soak
 def test_rows_that_come_while_it_runs_are_removed_too(alice: Person, monkeypatch: Any) -> None:
     late: list[bool] = []
     real = erasure._erase_reports
@@ -460,6 +473,7 @@ def test_the_certificate_says_what_went_where_and_when_the_last_copy_leaves(alic
     assert set(certificate["platform"]) == {"engarde", "django", "postgresql"}
 
 
+@pytest.mark.soak
 def test_the_certificate_names_nobody_and_one_changed_word_shows(alice: Person, filled: Filled) -> None:
     name = world.name_of(alice)
 
@@ -485,6 +499,7 @@ def test_without_the_tenants_name_nothing_goes_and_the_counts_are_shown(alice: P
     assert erasure.last_of(tenant_id=alice.tenant_id) is None
 
 
+@pytest.mark.soak
 def test_a_dry_run_says_what_would_go_and_removes_nothing(alice: Person) -> None:
     alice.writes(body="12345")
     before = world.rows_of(alice)
@@ -497,6 +512,7 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(alice: Person) -> None
     assert world.rows_of(alice) == before
 
 
+@pytest.mark.soak
 def test_the_command_prints_the_certificate_and_writes_it_to_a_file(alice: Person, tmp_path: Path) -> None:
     report, name = tmp_path / "certificate.json", world.name_of(alice)
 
@@ -538,6 +554,7 @@ def test_nothing_of_an_erased_item_is_left_in_any_tier_and_all_else_is(
     assert world.archived(alice.tenant_id, target) == 0
 
 
+@pytest.mark.soak
 def test_all_tiers_agree_after_an_item_was_erased(alice: Person, upload: Carrier, back_up: Carrier) -> None:
     kept, gone = (alice.writes()["id"] for _ in range(2))
     carry(upload, back_up)
@@ -563,6 +580,7 @@ def test_an_erased_item_no_longer_counts(alice: Person) -> None:
     assert alice.api.get(f"/api/content/{kept}").status_code == 200
 
 
+@pytest.mark.soak
 def test_an_item_in_the_trash_is_erased_without_being_counted_twice(alice: Person) -> None:
     gone = alice.writes(body="123")["id"]
     alice.api.delete(f"/api/content/{gone}")
@@ -574,6 +592,7 @@ def test_an_item_in_the_trash_is_erased_without_being_counted_twice(alice: Perso
     assert (usage.content_items, usage.used_bytes) == (0, 0)
 
 
+@pytest.mark.soak
 def test_media_files_of_the_item_alone_go_with_it(alice: Person, upload: Carrier, back_up: Carrier) -> None:
     gone, other = alice.writes()["id"], alice.writes()["id"]
     own = media_files.uploaded(alice, media_files.picture() + uuid4().bytes, content_id=gone)["id"]
@@ -595,6 +614,7 @@ def test_media_files_of_the_item_alone_go_with_it(alice: Person, upload: Carrier
     assert world.documents_of(alice)["content_media_files"] == 1
 
 
+@pytest.mark.soak
 def test_the_job_that_made_an_item_keeps_its_id_only(alice: Person, filled: Filled) -> None:
     with tenant_scope(alice.tenant_id):
         job = Job.objects.get()
@@ -609,6 +629,7 @@ def test_the_job_that_made_an_item_keeps_its_id_only(alice: Person, filled: Fill
     assert any("job" in one["what"] for one in certificate["stays"])
 
 
+@pytest.mark.soak
 def test_answers_that_are_kept_for_repeats_do_not_hold_the_item(alice: Person) -> None:
     fields = {"title": "A title", "type": "post", "body": "A body"}
     key: dict[str, Any] = {"HTTP_IDEMPOTENCY_KEY": uuid4().hex}
@@ -630,6 +651,7 @@ ITEM_PLACES = [
 ]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("place", "moment"), ITEM_PLACES)
 def test_killed_anywhere_the_erasure_of_an_item_goes_on(
     alice: Person, filled: Filled, settings: Any, place: str, moment: str
@@ -648,6 +670,7 @@ def test_killed_anywhere_the_erasure_of_an_item_goes_on(
     assert content_erasure.count_rows_of(tenant_id=alice.tenant_id, content_id=UUID(filled.item)) == {}
 
 
+@pytest.mark.soak
 def test_the_items_command_prints_a_certificate_and_an_item_that_never_was_is_an_error(alice: Person) -> None:
     item = alice.writes()["id"]
     which = ("--tenant", alice.tenant_id, "--content")

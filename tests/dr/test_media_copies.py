@@ -161,6 +161,7 @@ def test_a_file_is_copied_once_under_its_own_key(alice: Person, second: Path) ->
     assert copy_all().copied == 0
 
 
+@pytest.mark.soak
 def test_a_quick_look_finds_a_new_file_too(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
 
@@ -170,6 +171,7 @@ def test_a_quick_look_finds_a_new_file_too(alice: Person, second: Path) -> None:
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 def test_a_file_that_came_long_ago_is_found_by_a_thorough_look(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     later = timezone.now() + media_copies.RECENT + timedelta(minutes=1)
@@ -182,6 +184,7 @@ def test_a_file_that_came_long_ago_is_found_by_a_thorough_look(alice: Person, se
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 def test_an_empty_file_is_copied(alice: Person, second: Path) -> None:
     uploaded(alice, b"", "empty.txt")
 
@@ -215,6 +218,7 @@ def test_wrong_bytes_in_the_first_storage_never_become_a_copy(alice: Person, sec
     assert media_copies.state().failed >= 1
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("content", [FILE[:-1], FILE + b"more"])
 def test_a_file_of_another_size_never_becomes_a_copy(alice: Person, second: Path, content: bytes) -> None:
     uploaded(alice, FILE)
@@ -242,6 +246,7 @@ def test_a_missing_file_is_reported_and_copied_once_it_is_there(alice: Person, s
     assert row(alice).last_error == ""
 
 
+@pytest.mark.soak
 def test_broken_files_do_not_hold_up_others(alice: Person, charlie: Person, second: Path) -> None:
     for number in range(5):
         uploaded(alice, bytes([number]) * 1000)
@@ -295,6 +300,7 @@ def test_a_second_storage_that_is_away_is_tried_again_soon(alice: Person, settin
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 def test_a_pass_stops_early_while_a_storage_is_away(alice: Person, settings: Any, tmp_path: Path) -> None:
     (tmp_path / "a-file").write_bytes(b"")
     settings.STORAGES = {**settings.STORAGES, SECOND: _folder_storage(tmp_path / "a-file")}
@@ -308,6 +314,7 @@ def test_a_pass_stops_early_while_a_storage_is_away(alice: Person, settings: Any
     assert tried == media_copies.MAX_AWAY_IN_A_ROW
 
 
+@pytest.mark.soak
 def test_half_a_copy_that_a_dead_process_left_is_replaced(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     path = second / blob(alice).storage_key
@@ -320,6 +327,7 @@ def test_half_a_copy_that_a_dead_process_left_is_replaced(alice: Person, second:
     assert files_of(second, alice) == [path]
 
 
+@pytest.mark.soak
 def test_a_copy_that_is_there_already_is_not_stored_again(
     alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +343,7 @@ def test_a_copy_that_is_there_already_is_not_stored_again(
     assert blob(alice).storage_key not in copied
 
 
+@pytest.mark.soak
 def test_the_copy_follows_when_equal_bytes_were_stored_under_another_key(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     copy_all()
@@ -350,6 +359,7 @@ def test_the_copy_follows_when_equal_bytes_were_stored_under_another_key(alice: 
     assert files_of(second, alice) == [second / blob(alice).storage_key]
 
 
+@pytest.mark.soak
 def test_a_large_file_is_never_in_memory_as_a_whole(alice: Person, second: Path, tmp_path: Path) -> None:
     size, path = 64 * 1024**2, tmp_path / "large"
     with path.open("wb") as file:
@@ -427,6 +437,7 @@ def test_who_lost_his_lease_notes_nothing(alice: Person, second: Path, monkeypat
     assert (row(alice).copied_at, row(alice).attempts) == (None, 7)
 
 
+@pytest.mark.soak
 def test_a_slow_copy_keeps_its_lease(alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uploaded(alice, FILE)
     clock = [timezone.now()]
@@ -460,6 +471,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("target", "moment"), STEPS)
 def test_a_pass_killed_anywhere_is_made_good_by_the_next(alice: Person, second: Path, target: str, moment: str) -> None:
     uploaded(alice, FILE)
@@ -519,6 +531,7 @@ def old(person: Person) -> None:
     change_rows(person, checked_at=timezone.now() - timedelta(days=9999))
 
 
+@pytest.mark.soak
 def test_a_check_reads_old_copies_once_in_a_while(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     copy_all()
@@ -544,6 +557,7 @@ def test_a_check_mends_a_copy_that_is_not_intact(alice: Person, second: Path, da
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 def test_a_copy_that_cannot_be_mended_is_a_copy_no_longer(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     copy_all()
@@ -558,6 +572,7 @@ def test_a_copy_that_cannot_be_mended_is_a_copy_no_longer(alice: Person, second:
     assert row(alice).last_error
 
 
+@pytest.mark.soak
 def test_a_check_killed_before_it_mends_leaves_the_copy_to_the_next_pass(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     copy_all()
@@ -575,6 +590,7 @@ def test_a_check_killed_before_it_mends_leaves_the_copy_to_the_next_pass(alice: 
 # Verifying and mending
 
 
+@pytest.mark.soak
 def test_all_is_well_with_a_file_and_its_copy(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     copy_all()
@@ -611,6 +627,7 @@ def test_verification_names_exactly_what_is_wrong_and_repair_mends_it(alice: Per
     assert faults_of(alice, deep=True) == []
 
 
+@pytest.mark.soak
 def test_what_is_lost_in_both_storages_is_not_called_mended(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     copy_all()
@@ -622,6 +639,7 @@ def test_what_is_lost_in_both_storages_is_not_called_mended(alice: Person, secon
     assert "other bytes" in row(alice).last_error
 
 
+@pytest.mark.soak
 def test_a_young_file_may_be_without_a_copy_and_an_old_one_may_not(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     assert faults_of(alice) == []
@@ -634,6 +652,7 @@ def test_a_young_file_may_be_without_a_copy_and_an_old_one_may_not(alice: Person
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 def test_a_file_that_is_deleted_while_it_is_verified_is_no_fault(
     alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -661,6 +680,7 @@ def test_a_file_that_is_deleted_while_it_is_verified_is_no_fault(
     assert blobs(alice) == []
 
 
+@pytest.mark.soak
 def test_a_tenant_sees_no_faults_of_others(alice: Person, charlie: Person, second: Path) -> None:
     uploaded(alice, FILE)
     uploaded(charlie, FILE)
@@ -689,6 +709,7 @@ def test_all_files_come_back_after_the_media_storage_was_lost(alice: Person, sec
     assert (again.checked, again.files, again.bytes, again.thumbnails) == (3, 0, 0, 0)
 
 
+@pytest.mark.soak
 def test_files_come_back_though_nothing_tells_of_their_copies(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     copy_all()
@@ -703,6 +724,7 @@ def test_files_come_back_though_nothing_tells_of_their_copies(alice: Person, sec
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 def test_a_damaged_copy_does_not_come_back(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     uploaded(alice, OTHER)
@@ -720,6 +742,7 @@ def test_a_damaged_copy_does_not_come_back(alice: Person, second: Path) -> None:
     assert files_of(Path(django_settings.MEDIA_ROOT), alice) == [Path(django_settings.MEDIA_ROOT) / good.storage_key]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("target", "moment"),
     [
@@ -743,6 +766,7 @@ def test_bringing_back_goes_on_after_it_was_killed(alice: Person, second: Path, 
     assert len(files_of(Path(django_settings.MEDIA_ROOT), alice)) == 2
 
 
+@pytest.mark.soak
 def test_a_second_storage_that_is_away_ends_bringing_back(
     alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -790,6 +814,7 @@ def test_the_copy_of_a_deleted_file_is_kept_for_a_while_and_then_removed(alice: 
         assert not MediaCopy.objects.filter(tenant_id=alice.tenant_id).exists()
 
 
+@pytest.mark.soak
 def test_a_copy_is_needed_again_when_its_blob_is_back(alice: Person, second: Path) -> None:
     media = uploaded(alice, FILE)
     copy_all()
@@ -808,6 +833,7 @@ def test_a_copy_is_needed_again_when_its_blob_is_back(alice: Person, second: Pat
     assert first_path(alice).read_bytes() == FILE
 
 
+@pytest.mark.soak
 def test_a_blob_that_comes_back_while_its_copy_is_removed_is_copied_anew(
     alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -833,6 +859,7 @@ def test_a_blob_that_comes_back_while_its_copy_is_removed_is_copied_anew(
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_removing_killed_around_its_delete_is_finished_by_the_next(alice: Person, second: Path, moment: str) -> None:
     media = uploaded(alice, FILE)
@@ -871,6 +898,7 @@ def test_erasing_a_tenant_removes_its_copies_and_nobody_elses(alice: Person, cha
     assert is_copied(charlie)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_erasing_killed_around_a_delete_is_finished_by_the_next(alice: Person, second: Path, moment: str) -> None:
     uploaded(alice, FILE)
@@ -886,6 +914,7 @@ def test_erasing_killed_around_a_delete_is_finished_by_the_next(alice: Person, s
     assert files_of(second, alice) == []
 
 
+@pytest.mark.soak
 def test_erasing_some_files_leaves_the_others(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     uploaded(alice, OTHER)
@@ -898,6 +927,7 @@ def test_erasing_some_files_leaves_the_others(alice: Person, second: Path) -> No
     assert row(alice).blob_id == kept.id
 
 
+@pytest.mark.soak
 def test_what_is_erased_while_it_is_being_copied_does_not_stay(
     alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -915,6 +945,7 @@ def test_what_is_erased_while_it_is_being_copied_does_not_stay(
     assert files_of(second, alice) == []
 
 
+@pytest.mark.soak
 def test_copies_cannot_be_erased_while_their_storage_is_switched_off(
     alice: Person, second: Path, settings: Any
 ) -> None:
@@ -931,6 +962,7 @@ def test_copies_cannot_be_erased_while_their_storage_is_switched_off(
 # Buckets
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_copies_live_in_a_bucket_too(alice: Person, cloud: None) -> None:
     uploaded(alice, FILE)
@@ -972,6 +1004,7 @@ def test_the_command_copies_until_nothing_is_left(alice: Person, second: Path) -
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 def test_the_command_goes_on_past_what_fails(alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media_copies, "MAX_FILES", 2)
     monkeypatch.setattr(media_copies, "MAX_FOUND", 3)
@@ -987,6 +1020,7 @@ def test_the_command_goes_on_past_what_fails(alice: Person, second: Path, monkey
     assert copied == 7
 
 
+@pytest.mark.soak
 def test_the_command_checks_copies(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     copy_all()
@@ -1000,6 +1034,7 @@ def test_the_command_checks_copies(alice: Person, second: Path) -> None:
     assert (report["checked"], report["mended"], report["broken"], report["reason"]) == (1, 1, 0, "")
 
 
+@pytest.mark.soak
 def test_the_command_fails_when_something_cannot_be_copied(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     first_path(alice).unlink()
@@ -1008,6 +1043,7 @@ def test_the_command_fails_when_something_cannot_be_copied(alice: Person, second
         command(until_empty=True)
 
 
+@pytest.mark.soak
 def test_the_command_says_what_to_set(database: None, settings: Any) -> None:
     settings.STORAGES = {name: made for name, made in settings.STORAGES.items() if name != SECOND}
 

@@ -99,6 +99,7 @@ def test_it_finds_one_wrong_byte_in_the_backup(alice: Person, item_id: str, dama
     assert [(found["id"], found["tier"]) for found in report["findings"]] == [(item_id, "bigquery")]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "damage",
     [
@@ -251,6 +252,7 @@ def test_it_names_exactly_what_is_wrong_in_every_tier_and_a_repair_mends_it(alic
     assert [len(tiers.zerodb_rows(item_id)) for item_id in (flipped_here, lost_here, extra_here, gone)] == [1, 1, 0, 1]
 
 
+@pytest.mark.soak
 def test_a_record_that_is_whole_but_that_nothing_vouches_for_is_removed(alice: Person, seven: list[str]) -> None:
     stranger = add_to_bigquery(seven[0], batch_id=f"'{uuid4()}'", epoch="0")
     [row] = tiers.bigquery(f"SELECT sha256, facts FROM {{table}} WHERE entity_id = '{stranger}'")
@@ -264,6 +266,7 @@ def test_a_record_that_is_whole_but_that_nothing_vouches_for_is_removed(alice: P
     assert tiers.versions(stranger) == []
 
 
+@pytest.mark.soak
 def test_the_damaged_last_copy_of_an_item_is_reported_and_kept(alice: Person, seven: list[str]) -> None:
     tiers.lose_postgres_rows(seven[0])
     flip_in_bigquery(seven[0])
@@ -285,6 +288,7 @@ def test_what_is_on_its_way_to_the_backup_is_no_fault(alice: Person, item_id: st
     assert report["waiting"] == 2
 
 
+@pytest.mark.soak
 def test_it_finds_a_version_that_postgresql_lost(
     alice: Person, item_id: str, upload: Callable[[], int], back_up: Callable[[], int]
 ) -> None:
@@ -303,6 +307,7 @@ def test_it_finds_a_version_that_postgresql_lost(
     assert [version.version for version in tiers.versions(item_id)] == [1, 2, 3]
 
 
+@pytest.mark.soak
 def test_a_wrong_day_in_a_record_is_one_fault(alice: Person, item_id: str) -> None:
     [row] = tiers.bigquery(f"SELECT facts FROM {{table}} WHERE entity_id = '{item_id}'")
     day = json.loads(row["facts"])["version_created_at"][:10]
@@ -326,6 +331,7 @@ def test_rows_of_other_types_are_compared_and_mended(alice: Person, item_id: str
     assert run(alice)[0]
 
 
+@pytest.mark.soak
 def test_what_postgresql_and_a_whole_record_tell_differently_is_left_for_a_person(alice: Person, item_id: str) -> None:
     with system_scope("a test damages a fact"), connection.cursor() as cursor:
         cursor.execute("UPDATE content_versions SET size_bytes = size_bytes + 1 WHERE content_id = %s", [item_id])
@@ -353,6 +359,7 @@ def test_a_damaged_document_in_the_spool_is_found_and_mended(
     assert run(alice)[0]
 
 
+@pytest.mark.soak
 def test_a_second_whole_row_of_a_document_is_no_fault(alice: Person, item_id: str) -> None:
     [row] = tiers.zerodb_rows(item_id)
     tiers.zerodb("POST", "/rows", row_data=row["row_data"])
@@ -378,6 +385,7 @@ def test_of_many_documents_a_shallow_verification_takes_a_sample_and_a_deep_one_
     assert {one["id"] for one in deep["findings"] if one["tier"] == "zerodb"} == set(seven)
 
 
+@pytest.mark.soak
 def test_findings_are_kept_once_and_closed_when_they_are_gone(alice: Person, item_id: str, tmp_path: Path) -> None:
     lose_in_zerodb(item_id)
     run(alice)
@@ -427,6 +435,7 @@ def only(monkeypatch: pytest.MonkeyPatch, *tenant_ids: UUID) -> None:
     monkeypatch.setattr(verify, "_strangers", lambda _archive: iter(()))
 
 
+@pytest.mark.soak
 def test_a_verification_of_all_is_done_in_parts_that_go_on_where_the_last_one_stopped(
     alice: Person, charlie: Person, seven: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +461,7 @@ def test_a_verification_of_all_is_done_in_parts_that_go_on_where_the_last_one_st
     assert done.finished_at
 
 
+@pytest.mark.soak
 def test_the_platforms_own_rows_are_compared_when_all_is(
     alice: Person, item_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +481,7 @@ def everything(archive: Any, **options: Any) -> list[dict[str, Any]]:
     return verify.run(archive=archive, tenant_id=None, now=timezone.now, **options).findings
 
 
+@pytest.mark.soak
 def test_a_batch_that_lacks_a_record_of_the_past_is_told_of_until_a_repair_accepts_it(
     alice: Person, item_id: str, back_up: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -491,6 +502,7 @@ def test_a_batch_that_lacks_a_record_of_the_past_is_told_of_until_a_repair_accep
         assert (told in {(one["kind"], one["entity_type"], one["id"]) for one in found}) is is_told
 
 
+@pytest.mark.soak
 def test_a_tenant_that_only_the_backup_has_is_seen(alice: Person, item_id: str) -> None:
     stranger = uuid4()
     tiers.bigquery(

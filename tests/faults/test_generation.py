@@ -19,7 +19,7 @@ from websockets.exceptions import WebSocketException
 from tests.faults.platform import Platform, eventually
 from tests.providers import Provider
 
-ITEMS = 150
+ITEMS = 90
 SOAK_ITEMS = 1000
 KILL_SECONDS = 3.0
 FAULTS = {
