@@ -99,6 +99,7 @@ def test_nothing_of_an_erased_tenant_is_left_in_any_tier_and_all_of_another_is(
     assert charlie.api.get("/api/content").status_code == 200
 
 
+@pytest.mark.soak
 def test_the_tenant_that_is_erased_had_a_row_in_every_table_of_tenants(alice: Person, filled: Filled) -> None:
     emptied = {"content_quota_usage_by_type", "dr_erasures"}
     have = set(world.rows_of(alice))
@@ -120,6 +121,7 @@ def test_every_model_with_a_tenant_is_among_the_tables_that_are_looked_at() -> N
     assert {"content_search", "content_changes", "content_record_spool", "idempotency_keys", "dr_media_copies"} <= owned
 
 
+@pytest.mark.soak
 def test_people_who_are_nobody_elses_go_with_the_tenant_and_the_others_stay(
     alice: Person, bob: Person, charlie: Person, back_up: Carrier
 ) -> None:
@@ -183,6 +185,7 @@ def test_copies_of_documents_in_redis_go(alice: Person, upload: Carrier, back_up
     assert certificate["removed"]["redis"] == {"cached_documents": 1}
 
 
+@pytest.mark.soak
 def test_nobody_of_the_tenant_gets_in_while_it_is_erased(
     alice: Person, bob: Person, charlie: Person, monkeypatch: Any
 ) -> None:
@@ -295,6 +298,7 @@ def test_changes_that_the_backup_has_not_taken_are_never_told(alice: Person) -> 
     assert certificate["removed"]["postgres"]["content_changes"] > 0
 
 
+@pytest.mark.soak
 def test_a_sealed_batch_on_its_way_to_the_backup_is_waited_for_and_taken_out(
     alice: Person, back_up: Carrier, monkeypatch: Any
 ) -> None:
@@ -456,6 +460,7 @@ def test_rows_that_come_while_it_runs_are_removed_too(alice: Person, monkeypatch
 # The certificate and the command
 
 
+@pytest.mark.soak
 def test_the_certificate_says_what_went_where_and_when_the_last_copy_leaves(alice: Person, filled: Filled) -> None:
     certificate = erase(alice, reason="Article 17")
 
@@ -523,6 +528,7 @@ def test_the_command_prints_the_certificate_and_writes_it_to_a_file(alice: Perso
     assert erasure.is_genuine(json.loads(printed))
 
 
+@pytest.mark.soak
 def test_a_tenant_that_never_was_is_an_error(database: None) -> None:
     with pytest.raises(CommandError, match="no tenant"):
         world.run("erase_tenant", "--tenant", uuid4(), "--confirm", "x")
@@ -566,6 +572,7 @@ def test_all_tiers_agree_after_an_item_was_erased(alice: Person, upload: Carrier
     assert alice.api.get(f"/api/content/{kept}").status_code == 200
 
 
+@pytest.mark.soak
 def test_an_erased_item_no_longer_counts(alice: Person) -> None:
     kept, gone = alice.writes(body="1234567")["id"], alice.writes(body="123", type="story")["id"]
     media_files.uploaded(alice, b"some bytes", content_id=gone)

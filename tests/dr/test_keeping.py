@@ -47,6 +47,7 @@ def test_a_batch_of_which_the_archive_lost_rows_is_shipped_again(
     assert verify(alice)[0]
 
 
+@pytest.mark.soak
 def test_batches_that_are_whole_are_left_alone(alice: Person, back_up: Callable[[], int]) -> None:
     item_id = alice.writes()["id"]
     back_up()
@@ -60,6 +61,7 @@ def test_batches_that_are_whole_are_left_alone(alice: Person, back_up: Callable[
     assert Batch.objects.get(id=batch_id).acked_at
 
 
+@pytest.mark.soak
 def test_an_archive_that_is_away_is_looked_at_another_time(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dr.archives.bigquery.CALL_SECONDS", 0.5)
     with tiers.bigquery_away(monkeypatch):
@@ -67,6 +69,7 @@ def test_an_archive_that_is_away_is_looked_at_another_time(database: None, monke
         assert keeping.remove_purged(before=timezone.now()).rows == 0
 
 
+@pytest.mark.soak
 def test_old_records_of_the_work_go(database: None) -> None:
     old, new = timezone.now() - keeping.KEPT - timedelta(days=1), timezone.now() - timedelta(days=1)
     runs = [str(Run.objects.create(started_at=at, status="healthy").id) for at in (old, new)]

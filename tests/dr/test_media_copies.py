@@ -193,6 +193,7 @@ def test_an_empty_file_is_copied(alice: Person, second: Path) -> None:
     assert is_copied(alice, b"")
 
 
+@pytest.mark.soak
 def test_without_a_second_storage_nothing_happens(alice: Person, settings: Any) -> None:
     settings.STORAGES = {name: made for name, made in settings.STORAGES.items() if name != SECOND}
     uploaded(alice, FILE)
@@ -230,6 +231,7 @@ def test_a_file_of_another_size_never_becomes_a_copy(alice: Person, second: Path
     assert files_of(second, alice) == []
 
 
+@pytest.mark.soak
 def test_a_missing_file_is_reported_and_copied_once_it_is_there(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
     path = first_path(alice)
@@ -282,6 +284,7 @@ def test_bytes_that_the_second_storage_keeps_wrongly_are_no_copy(
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 def test_a_second_storage_that_is_away_is_tried_again_soon(alice: Person, settings: Any, tmp_path: Path) -> None:
     (tmp_path / "a-file").write_bytes(b"")
     settings.STORAGES = {**settings.STORAGES, SECOND: _folder_storage(tmp_path / "a-file" / "below")}
@@ -421,6 +424,7 @@ def test_workers_at_once_copy_each_file_once(alice: Person, second: Path, monkey
     assert faults_of(alice, deep=True) == []
 
 
+@pytest.mark.soak
 def test_who_lost_his_lease_notes_nothing(alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uploaded(alice, FILE)
     fetch = media_files.fetch
@@ -488,6 +492,7 @@ def _killed(target: str, moment: str, second: Path, call: str) -> None:
     crash.kill_at(target, moment, SCRIPT.format(storage=_folder_storage(second), call=call))
 
 
+@pytest.mark.soak
 def test_no_transaction_is_open_while_a_storage_is_called(
     alice: Person, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -544,6 +549,7 @@ def test_a_check_reads_old_copies_once_in_a_while(alice: Person, second: Path) -
     assert is_copied(alice)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
 def test_a_check_mends_a_copy_that_is_not_intact(alice: Person, second: Path, damage: Callable[[Path], Any]) -> None:
     uploaded(alice, FILE)
@@ -794,6 +800,7 @@ def _deleted(person: Person, media: dict[str, Any]) -> None:
         sweep_media(now=timezone.now())
 
 
+@pytest.mark.soak
 def test_the_copy_of_a_deleted_file_is_kept_for_a_while_and_then_removed(alice: Person, second: Path) -> None:
     media = uploaded(alice, FILE)
     copy_all()
@@ -994,6 +1001,7 @@ def command(**options: Any) -> dict[str, Any]:
     return dict(json.loads(out.getvalue()))
 
 
+@pytest.mark.soak
 def test_the_command_copies_until_nothing_is_left(alice: Person, second: Path) -> None:
     uploaded(alice, FILE)
 

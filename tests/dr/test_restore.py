@@ -79,6 +79,7 @@ def test_items_return_to_postgresql_as_they_were(
     assert back_up() == 0
 
 
+@pytest.mark.soak
 def test_versions_that_postgresql_lost_return_and_newer_ones_stay(
     alice: Person, everywhere: dict[str, Any], upload: Callable[[], int]
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_restore_that_was_stopped_goes_on(alice: Person, everywhere: dict[str,
     assert restore(alice)["changed"] == 0
 
 
+@pytest.mark.soak
 def test_another_tenants_content_is_left_alone(
     alice: Person, charlie: Person, everywhere: dict[str, Any], upload: Callable[[], int], back_up: Callable[[], int]
 ) -> None:
@@ -156,6 +158,7 @@ def _set_usage(person: Person, size_bytes: int, items: int) -> None:
         QuotaUsage.objects.filter(tenant_id=person.tenant_id).update(used_bytes=size_bytes, content_items=items)
 
 
+@pytest.mark.soak
 def test_counters_are_the_sums_of_what_is_there_however_often_it_was_lost(
     alice: Person, everywhere: dict[str, Any]
 ) -> None:
@@ -168,6 +171,7 @@ def test_counters_are_the_sums_of_what_is_there_however_often_it_was_lost(
     assert quota_queries.usage_of(tenant_id=alice.tenant_id) == usage
 
 
+@pytest.mark.soak
 def test_postgresql_alone_comes_back_whole(alice: Person, everywhere: dict[str, Any]) -> None:
     tiers.lose_postgres_rows(*[item["id"] for item in everywhere.values()])
 
@@ -178,6 +182,7 @@ def test_postgresql_alone_comes_back_whole(alice: Person, everywhere: dict[str, 
     assert json.loads(out.getvalue())["missing"] == 0
 
 
+@pytest.mark.soak
 def test_an_item_whose_latest_record_is_damaged_is_reported_and_left(alice: Person, everywhere: dict[str, Any]) -> None:
     trashed = everywhere["trashed"]["id"]
     tiers.bigquery(f"UPDATE {{table}} SET row_hash = 'x' WHERE entity_id = '{trashed}' AND op = 'D'")

@@ -86,6 +86,7 @@ def test_going_back_makes_everything_what_it_was(alice: Person, past: dict[str, 
     assert stored.stored_by(alice.tenant_id).counters_are_true
 
 
+@pytest.mark.soak
 def test_versions_made_after_that_time_stay_as_history(alice: Person, past: dict[str, Any]) -> None:
     restore(alice, "--as-of", past["as_of"])
 
@@ -94,6 +95,7 @@ def test_versions_made_after_that_time_stay_as_history(alice: Person, past: dict
     assert alice.api.get(f"/api/content/{past['edited']}/versions/2").json()["body"] == "spoiled"
 
 
+@pytest.mark.soak
 def test_a_second_run_changes_nothing_and_all_tiers_agree(
     alice: Person, past: dict[str, Any], upload: Callable[[], int], back_up: Callable[[], int]
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(alice: Person, pas
     assert shown(alice, past["edited"])["body"] == "spoiled"
 
 
+@pytest.mark.soak
 def test_numbers_that_the_future_used_are_not_used_again(
     alice: Person, past: dict[str, Any], back_up: Callable[[], int]
 ) -> None:
@@ -166,6 +169,7 @@ def test_changes_that_the_backup_cannot_have_stand_in_the_way_unless_forced(
     assert alice.api.get(f"/api/content/{past['same']}/versions/2").json()["body"] == "not backed up"
 
 
+@pytest.mark.soak
 def test_a_brand_that_was_deleted_since_comes_back_with_its_content(
     alice: Person, upload: Callable[[], int], back_up: Callable[[], int]
 ) -> None:
@@ -196,6 +200,7 @@ def test_a_time_in_the_future_or_none_at_all_is_an_error(alice: Person) -> None:
         restore(alice, "--as-of", "yesterday")
 
 
+@pytest.mark.soak
 def test_what_is_restored_counts_more_than_what_was_shipped_before(alice: Person, past: dict[str, Any]) -> None:
     before = SyncState.objects.get(id=1).epoch
 
@@ -220,6 +225,7 @@ def test_nobody_writes_what_is_being_restored_and_everybody_may_read_it(alice: P
     assert alice.api.patch(f"/api/content/{item['id']}", {"body": "yes"}).status_code == 200
 
 
+@pytest.mark.soak
 def test_two_restores_of_a_tenant_do_not_run_beside_each_other(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "WAIT_SECONDS", 1)
     with door.closed(tenant_id=alice.tenant_id):
@@ -242,6 +248,7 @@ def test_an_admin_brings_one_item_back_as_it_was(alice: Person, past: dict[str, 
     assert stored.stored_by(alice.tenant_id).counters_are_true
 
 
+@pytest.mark.soak
 def test_an_item_that_was_removed_for_good_or_trashed_comes_back(
     alice: Person, past: dict[str, Any], back_up: Callable[[], int]
 ) -> None:
@@ -255,12 +262,14 @@ def test_an_item_that_was_removed_for_good_or_trashed_comes_back(
     assert verify(alice)[0]
 
 
+@pytest.mark.soak
 def test_one_version_can_be_asked_for(alice: Person, past: dict[str, Any]) -> None:
     answer = alice.api.post(f"/api/content/{past['edited']}/restore-from-backup", {"version": 1})
 
     assert (answer.json()["body"], answer.json()["version"]) == ("body of edited", 3)
 
 
+@pytest.mark.soak
 def test_what_is_as_it_was_keeps_its_version(alice: Person, past: dict[str, Any]) -> None:
     answer = alice.api.post(f"/api/content/{past['same']}/restore-from-backup", {"as_of": past["as_of"]})
 
@@ -277,6 +286,7 @@ def test_it_is_refused_to_others_and_to_who_is_no_admin(
     assert shown(alice, past["edited"])["body"] == "spoiled"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "body",
     [{}, {"as_of": "yesterday"}, {"version": 0}, {"as_of": "2999-01-01T00:00:00Z"}, {"as_of": "2026-01-01", "x": 1}],
@@ -287,6 +297,7 @@ def test_bad_wishes_are_named(alice: Person, past: dict[str, Any], body: dict[st
     assert (answer.status_code, answer.json()["code"]) == (400, "validation_error")
 
 
+@pytest.mark.soak
 def test_what_was_not_there_then_is_not_found(alice: Person, past: dict[str, Any]) -> None:
     for name, body in (
         ("later", {"as_of": past["as_of"]}),
@@ -296,6 +307,7 @@ def test_what_was_not_there_then_is_not_found(alice: Person, past: dict[str, Any
         assert alice.api.post(f"/api/content/{past[name]}/restore-from-backup", body).status_code == 404
 
 
+@pytest.mark.soak
 def test_it_is_charged_like_any_write(alice: Person, past: dict[str, Any]) -> None:
     from quotas.models import QuotaUsage
 
@@ -312,6 +324,7 @@ def test_it_is_charged_like_any_write(alice: Person, past: dict[str, Any]) -> No
         assert not ContentItem.objects.filter(id=past["purged"]).exists()
 
 
+@pytest.mark.soak
 def test_a_backup_that_is_off_or_away_says_so(
     alice: Person, past: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_backlog_goes_by_one_load_job_that_its_pack_names(alice: Person, sends
     assert arrived(ids) == Counter(ids)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("one_by_one")
 def test_less_than_a_backlog_is_appended(alice: Person, sends: Sends) -> None:
     ids = new_brands(alice, PACK - 1)
@@ -215,6 +216,7 @@ def test_a_load_job_that_was_accepted_before_its_worker_died_is_waited_for_and_n
     assert broken_batches(of=ids) == []
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("one_by_one")
 def test_a_load_job_that_failed_is_tried_again_under_another_name(
     alice: Person, sends: Sends, monkeypatch: pytest.MonkeyPatch
@@ -237,6 +239,7 @@ def test_a_load_job_that_failed_is_tried_again_under_another_name(
     assert arrived(ids) == Counter(ids)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("one_by_one")
 def test_what_a_load_job_takes_not_for_what_is_in_it_is_appended_instead(
     alice: Person, sends: Sends, monkeypatch: pytest.MonkeyPatch
@@ -256,6 +259,7 @@ def spoil_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(parquet, "write_table", lambda _table, file, **_: file.write(b"no Parquet"))
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize(
     ("trouble", "status"),
@@ -292,6 +296,7 @@ def test_a_refused_load_says_why_and_the_backlog_drains_when_it_is_over(
     assert arrived(ids) == Counter(ids)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("sends")
 def test_an_item_that_is_purged_before_its_batch_is_sent_again_stays_gone(
     alice: Person, back_up: Callable[[], int], monkeypatch: pytest.MonkeyPatch
@@ -307,6 +312,7 @@ def test_an_item_that_is_purged_before_its_batch_is_sent_again_stays_gone(
     assert archive.history(tenant_id=alice.tenant_id, entity_id=UUID(item_id)) == []
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("sends")
 def test_a_batch_of_which_something_was_purged_before_it_was_sent_again_is_whole(
     alice: Person, back_up: Callable[[], int], monkeypatch: pytest.MonkeyPatch
@@ -369,6 +375,7 @@ def test_a_pack_with_one_row_that_is_rejected_is_dissolved_and_only_that_row_wai
     assert broken_batches(of=ids) == []
 
 
+@pytest.mark.soak
 def test_one_row_that_is_rejected_is_isolated_by_halving_and_set_aside_and_tried_again_a_day_later(
     alice: Person, sends: Sends, clock: Clock
 ) -> None:
@@ -415,6 +422,7 @@ def wait_until_set_aside(sends: Sends, clock: Clock) -> int:
     raise AssertionError("it is tried for ever")
 
 
+@pytest.mark.soak
 def test_rows_that_are_all_rejected_end_up_alone_within_bounded_tries(
     alice: Person, sends: Sends, clock: Clock
 ) -> None:
@@ -432,6 +440,7 @@ def test_rows_that_are_all_rejected_end_up_alone_within_bounded_tries(
     assert arrived(ids) == Counter(ids)
 
 
+@pytest.mark.soak
 def test_a_rejected_row_is_told_from_a_job_that_failed() -> None:
     rejected = types.AppendRowsResponse(row_errors=[types.RowError(index=3, message="bad")])
 
@@ -508,6 +517,7 @@ def test_a_dataset_that_is_missing_disables_the_backup_until_it_is_made_again(
     assert back_up() == 2
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("key", ['{"private_key": "hush-hush"}', '{"private_key": "hush-hush"'])
 def test_credentials_that_cannot_be_used_disable_the_backup_and_are_not_told(
     alice: Person, back_up: Callable[[], int], monkeypatch: pytest.MonkeyPatch, key: str

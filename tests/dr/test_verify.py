@@ -63,6 +63,7 @@ def test_it_passes_when_all_tiers_agree(alice: Person, item_id: str) -> None:
     assert counts(report) == {"checked": 3, "mismatched": 0, "missing": 0, "extra": 0}
 
 
+@pytest.mark.soak
 def test_a_document_that_is_still_in_the_spool_matches(alice: Person, back_up: Callable[[], int]) -> None:
     alice.writes()
     back_up()
@@ -124,6 +125,7 @@ def test_it_finds_a_row_that_the_backup_lost(alice: Person, item_id: str) -> Non
     assert counts(run(alice)[1]) == {"checked": 3, "mismatched": 0, "missing": 1, "extra": 0}
 
 
+@pytest.mark.soak
 def test_it_finds_an_item_that_only_the_backup_has(alice: Person, item_id: str) -> None:
     tiers.lose_postgres_rows(item_id)
 
@@ -135,6 +137,7 @@ def test_an_unknown_tenant_is_an_error(database: None) -> None:
         call_command("verify_backup_integrity", "--tenant", str(uuid4()))
 
 
+@pytest.mark.soak
 def test_over_all_that_a_tenant_can_have_it_finds_nothing(
     database: None, upload: Callable[[], int], back_up: Callable[[], int]
 ) -> None:
@@ -316,6 +319,7 @@ def test_a_wrong_day_in_a_record_is_one_fault(alice: Person, item_id: str) -> No
     assert named(run(alice)[1]) == {("mismatched", "bigquery", item_id)}
 
 
+@pytest.mark.soak
 def test_rows_of_other_types_are_compared_and_mended(alice: Person, item_id: str) -> None:
     brand_id, tenant_id = str(alice.brand_id), str(alice.tenant_id)
     lose_in_bigquery(brand_id)
@@ -343,6 +347,7 @@ def test_what_postgresql_and_a_whole_record_tell_differently_is_left_for_a_perso
         assert "size_bytes" in report["findings"][0]["problem"]
 
 
+@pytest.mark.soak
 def test_a_damaged_document_in_the_spool_is_found_and_mended(
     alice: Person, item_id: str, upload: Callable[[], int], back_up: Callable[[], int]
 ) -> None:
@@ -367,6 +372,7 @@ def test_a_second_whole_row_of_a_document_is_no_fault(alice: Person, item_id: st
     assert run(alice)[0]
 
 
+@pytest.mark.soak
 def test_of_many_documents_a_shallow_verification_takes_a_sample_and_a_deep_one_all(
     alice: Person, seven: list[str], settings: Any
 ) -> None:

@@ -19,7 +19,7 @@ from websockets.exceptions import WebSocketException
 from tests.faults.platform import Platform, eventually
 from tests.providers import Provider
 
-ITEMS = 90
+ITEMS = 60
 SOAK_ITEMS = 1000
 KILL_SECONDS = 3.0
 FAULTS = {
