@@ -54,7 +54,8 @@ def write(new: NewTenant, items: int) -> None:
         copies = [_copy(new, chance, words) for _ in range(min(WRITTEN_AT_ONCE, items - start))]
         with system_scope("write items"):
             recovery.silence(aloud=True)
-            recovery.recover_items(copies=copies, brands={new.brand.id}, now=timezone.now(), aloud=True, dry_run=False)
+            now = timezone.now()
+            recovery.recover_items(copies=copies, brands={new.brand.id}, since=now, now=now, aloud=True, dry_run=False)
     with tenant_scope(new.tenant.id):
         reconciliation.recount(tenant_id=new.tenant.id, now=timezone.now())
 
