@@ -272,7 +272,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("is_for_item", [False, True])
+@pytest.mark.parametrize("is_for_item", [pytest.param(False, marks=pytest.mark.soak), True])
 @pytest.mark.parametrize(("step", "moment"), STEPS)
 def test_a_process_killed_while_it_stores_leaves_all_or_nothing(
     alice: Person, step: str, moment: str, is_for_item: bool

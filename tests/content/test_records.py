@@ -155,11 +155,11 @@ def test_a_put_whose_answer_got_lost_leaves_one_row(
 @pytest.mark.parametrize(
     ("target", "moment"),
     [
-        ("content.stores.zerodb.ZeroDBStore.put_record", "before"),
+        pytest.param("content.stores.zerodb.ZeroDBStore.put_record", "before", marks=pytest.mark.soak),
         ("content.stores.zerodb.ZeroDBStore.put_record", "after"),
         ("content.records._finish", "before"),
-        ("content.records._finish", "after"),
-        ("content.records._claim", "after"),
+        pytest.param("content.records._finish", "after", marks=pytest.mark.soak),
+        pytest.param("content.records._claim", "after", marks=pytest.mark.soak),
     ],
 )
 def test_a_carrier_killed_anywhere_leaves_one_row_a_record(

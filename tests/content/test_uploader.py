@@ -85,14 +85,14 @@ def test_writes_and_reads_go_on_while_zerodb_is_away_and_catch_up_by_themselves(
 @pytest.mark.parametrize(
     ("target", "moment", "stored", "marked"),
     [
-        ("content.uploader._claim", "before", 0, False),
+        pytest.param("content.uploader._claim", "before", 0, False, marks=pytest.mark.soak),
         ("content.uploader._claim", "after", 0, False),
-        ("content.stores.zerodb.ZeroDBStore.put", "before", 0, False),
+        pytest.param("content.stores.zerodb.ZeroDBStore.put", "before", 0, False, marks=pytest.mark.soak),
         ("content.stores.zerodb.ZeroDBStore.put", "after", 1, False),
         ("content.uploader._mark_sent", "before", 1, False),
-        ("content.spool.point_versions", "after", 1, False),
+        pytest.param("content.spool.point_versions", "after", 1, False, marks=pytest.mark.soak),
         ("content.spool.drop_finished", "after", 1, False),
-        ("content.uploader._mark_sent", "after", 1, True),
+        pytest.param("content.uploader._mark_sent", "after", 1, True, marks=pytest.mark.soak),
     ],
 )
 def test_an_uploader_killed_anywhere_leaves_each_document_once(

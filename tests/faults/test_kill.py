@@ -102,7 +102,7 @@ def check(platform: Platform, tenant: dict[str, str], tmp_path: Path, part: str,
     assert (again["unchanged"], again["created"], again["updated"]) == (files, 0, 0)
 
 
-@pytest.mark.parametrize("part", ["worker", "zerodb"])
+@pytest.mark.parametrize("part", ["worker", pytest.param("zerodb", marks=pytest.mark.soak)])
 def test_nothing_is_lost_or_doubled_when_a_part_is_killed_during_an_import(
     platform: Platform, tenant: dict[str, str], tmp_path: Path, part: str
 ) -> None:
