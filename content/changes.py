@@ -1,7 +1,7 @@
 """The change log for its consumer, the backup: claim, read, acknowledge. Call these inside a system scope."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,12 +12,17 @@ from django.db.models import Min
 from content import spool
 from content.models import Change
 
+# Many batches in one statement: of a backlog's time, half would go into claiming one after the other.
 CLAIM = """
-UPDATE content_changes SET batch_id = %s
-WHERE seq IN (
-    SELECT seq FROM content_changes WHERE batch_id IS NULL ORDER BY seq LIMIT %s FOR UPDATE SKIP LOCKED
+WITH free AS MATERIALIZED (
+    SELECT seq FROM content_changes WHERE batch_id IS NULL ORDER BY seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), placed AS (
+    SELECT seq, (%(ids)s::uuid[])[1 + (row_number() OVER (ORDER BY seq) - 1) / %(size)s] AS batch_id FROM free
+), claimed AS (
+    UPDATE content_changes AS change SET batch_id = placed.batch_id FROM placed WHERE change.seq = placed.seq
+    RETURNING change.seq, change.changed_at, change.batch_id
 )
-RETURNING seq"""
+SELECT batch_id, count(*), min(seq), max(seq), min(changed_at) FROM claimed GROUP BY batch_id ORDER BY min(seq)"""
 READ = """
 SELECT change.batch_id, change.seq, change.xid, change.tenant_id, change.entity_type, change.entity_id, change.version,
        change.op, change.sha256, change.changed_at,
@@ -42,6 +47,17 @@ WITH acknowledged AS MATERIALIZED (
 UPDATE content_versions AS version SET backed_up_at = %s FROM acknowledged
 WHERE version.content_id = acknowledged.content_id AND version.version = acknowledged.version
 RETURNING version.content_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a batch got: how many changes, the first and last of their numbers, and when the oldest was made."""
+
+    batch_id: UUID
+    rows: int
+    first_seq: int
+    last_seq: int
+    oldest_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +88,11 @@ class LoggedChange:
         return self.entity_type == Change.CONTENT and self.facts is not None
 
 
-def claim(*, batch_id: UUID, limit: int) -> list[int]:
-    """Give at most `limit` unclaimed changes to a batch, and return their sequence numbers in order."""
+def claim(*, batch_ids: Sequence[UUID], size: int) -> list[Claimed]:
+    """Give unclaimed changes to batches, at most `size` to each, and return those that got any, in the changes' order."""
     with connection.cursor() as cursor:
-        cursor.execute(CLAIM, [batch_id, limit])
-        return sorted(seq for (seq,) in cursor.fetchall())
+        cursor.execute(CLAIM, {"limit": size * len(batch_ids), "size": size, "ids": list(batch_ids)})
+        return [Claimed(*row) for row in cursor.fetchall()]
 
 
 def of_batches(*, batch_ids: Sequence[UUID]) -> list[LoggedChange]:
@@ -84,12 +100,7 @@ def of_batches(*, batch_ids: Sequence[UUID]) -> list[LoggedChange]:
     with connection.cursor() as cursor:
         cursor.execute(READ, [list(batch_ids)])
         rows: list[Any] = cursor.fetchall()
-        return [_change(*row) for row in rows]
-
-
-def _change(*columns: Any) -> LoggedChange:
-    change = LoggedChange(*columns)
-    return replace(change, sha256=bytes(change.sha256))
+        return [LoggedChange(*row) for row in rows]
 
 
 def move(*, seqs: Sequence[int], batch_id: UUID) -> None:

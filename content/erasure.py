@@ -405,9 +405,3 @@ def batches_under_way(*, subject: Subject) -> list[UUID]:
     with tenant_scope(subject.tenant_id):
         lines = subject.lines().filter(acked_at=None, batch_id__isnull=False)
         return [batch_id for (batch_id,) in lines.values_list("batch_id").distinct() if batch_id]
-
-
-def is_known(*, subject: Subject) -> bool:
-    """Tell whether the change log has lines of it."""
-    with tenant_scope(subject.tenant_id):
-        return subject.lines().exists()

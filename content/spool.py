@@ -115,7 +115,7 @@ def backlog() -> Backlog:
 
 def drop_finished(*, content_ids: Collection[UUID]) -> int:
     """Drop the finished documents of these items, and those of no version any more; return how many there were."""
-    rows = SpooledDocument.objects.filter(_is_finished(), content_id__in=set(content_ids))
+    rows = SpooledDocument.objects.filter(_is_finished(), content_id__any=set(content_ids))
     return rows.delete()[0]
 
 

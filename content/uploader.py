@@ -156,31 +156,34 @@ def _claimed(row: tuple[Any, ...], stored: set[DocumentKey], current: set[Docume
     )
 
 
-def _look_for(store: DocumentStore, keys: Sequence[DocumentKey]) -> dict[DocumentKey, str]:
-    """Return where the store has documents that may be there, one call for many: after a restore all of them may be.
+def _look_for(store: DocumentStore, keys: Sequence[DocumentKey]) -> dict[DocumentKey, str | None]:
+    """Return where the store has documents that may be there, None where it has them not.
 
-    What is not found is looked for once more by itself, right before it is stored.
+    One call for many: after a restore all of them may be there. What is not in the answer was not looked for, as it is only a
+    few or the store failed; it is looked for by itself before it is stored.
     """
     if len(keys) < LOOKED_FOR_TOGETHER:
         return {}
     try:
-        return store.find_row_ids(keys)
+        found = store.find_row_ids(keys)
     except (StoreUnavailable, StoreRejected):
         return {}
+    return {key: found.get(key) for key in keys}
 
 
 def _send(
-    store: DocumentStore, claimed: Claimed, found: Mapping[DocumentKey, str], send_until: float
+    store: DocumentStore, claimed: Claimed, found: Mapping[DocumentKey, str | None], send_until: float
 ) -> str | Exception:
     """Return the row id in the store, or why it could not be had; one bad document never holds up the others."""
-    if claimed.key in found:
-        return found[claimed.key]
+    if row_id := found.get(claimed.key):
+        return row_id
     if time.monotonic() > send_until:
         return spool.LeaseOver()
     try:
         text = documents.decompress(claimed.document)
         document = Document(tenant_id=claimed.tenant_id, key=claimed.key, version=claimed.version, text=text)
-        return store.put(document, maybe_stored=claimed.maybe_stored, can_wait=claimed.is_superseded)
+        maybe_stored = claimed.maybe_stored and claimed.key not in found
+        return store.put(document, maybe_stored=maybe_stored, can_wait=claimed.is_superseded)
     except (StoreUnavailable, StoreRejected, DamagedDocument) as error:
         return error
 

@@ -62,15 +62,6 @@ PACK_BYTES = 32 * 1024**2
 APPEND_BATCHES = 10
 APPEND_BYTES = 8 * 1024**2
 LARGEST_APPENDED = 7 * 1024**2
-# Many batches in one statement: of a backlog's time, half would go into claiming one after the other.
-CLAIM = """
-WITH free AS MATERIALIZED (
-    SELECT seq FROM content_changes WHERE batch_id IS NULL ORDER BY seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-), placed AS (
-    SELECT seq, (%(ids)s::uuid[])[1 + (row_number() OVER (ORDER BY seq) - 1) / %(size)s] AS batch_id FROM free
-)
-UPDATE content_changes AS change SET batch_id = placed.batch_id FROM placed WHERE change.seq = placed.seq
-RETURNING change.seq, change.changed_at, change.batch_id"""
 # How many bytes a batch will be, about: what is shipped together is in memory together.
 WEIGH = """
 UPDATE dr_batches AS batch SET bytes = sums.bytes FROM (
@@ -218,34 +209,25 @@ def _seal_all() -> int:
 def _seal() -> int:
     """Seal some batches in one transaction, and return how many."""
     with system_scope("seal batches of changes"):
-        batches = _claim()
+        ids = [uuid7() for _ in range(SEALED_AT_ONCE)]
+        batches = changes.claim(batch_ids=ids, size=settings.BIGQUERY_SYNC_BATCH_SIZE)
         if batches:
             horizon = _horizon()
             Batch.objects.bulk_create(
                 Batch(
-                    id=batch_id,
-                    **_numbers([seq for seq, _ in mine]),
-                    oldest_at=min(at for _, at in mine),
+                    id=one.batch_id,
+                    rows=one.rows,
+                    first_seq=one.first_seq,
+                    last_seq=one.last_seq,
+                    oldest_at=one.oldest_at,
                     horizon=horizon,
                 )
-                for batch_id, mine in batches.items()
+                for one in batches
             )
+            ids = [one.batch_id for one in batches]
             with connection.cursor() as cursor:
-                cursor.execute(WEIGH, [list(batches), list(batches)])
+                cursor.execute(WEIGH, [ids, ids])
     return len(batches)
-
-
-def _claim() -> dict[UUID, list[tuple[int, datetime]]]:
-    """Give unclaimed changes to new batches, in order; return each batch's numbers and times."""
-    size = settings.BIGQUERY_SYNC_BATCH_SIZE
-    ids = [uuid7() for _ in range(SEALED_AT_ONCE)]
-    with connection.cursor() as cursor:
-        cursor.execute(CLAIM, {"limit": size * SEALED_AT_ONCE, "size": size, "ids": ids})
-        claimed = sorted(cursor.fetchall())
-    batches: dict[UUID, list[tuple[int, datetime]]] = {}
-    for seq, changed_at, batch_id in claimed:
-        batches.setdefault(batch_id, []).append((seq, changed_at))
-    return batches
 
 
 def _horizon() -> int:
@@ -413,7 +395,7 @@ def _spooled(wanted: Collection[tuple[UUID, bytes]]) -> dict[tuple[UUID, bytes],
     They are not remembered, as those that people read are: a backlog would drive these out of memory.
     """
     found: dict[tuple[UUID, bytes], str] = {}
-    kept = SpooledDocument.objects.filter(content_id__in=[content_id for content_id, _ in wanted])
+    kept = SpooledDocument.objects.filter(content_id__any={content_id for content_id, _ in wanted})
     for content_id, sha256, document in kept.values_list(*documents.KEPT):
         key = content_id, bytes(sha256)
         with suppress(packing.DamagedDocument):
@@ -505,11 +487,8 @@ def _divide(
 
 
 def _span(seqs: Sequence[int]) -> dict[str, Any]:
-    return {**_numbers(seqs), "oldest_at": changes.oldest(seqs=seqs)}
-
-
-def _numbers(seqs: Sequence[int]) -> dict[str, int]:
-    return {"rows": len(seqs), "first_seq": seqs[0], "last_seq": seqs[-1]}
+    oldest_at = changes.oldest(seqs=seqs)
+    return {"rows": len(seqs), "first_seq": seqs[0], "last_seq": seqs[-1], "oldest_at": oldest_at}
 
 
 def _wait(batch: Batch, error: Exception, now: datetime, *, counts: bool) -> None:

@@ -9,5 +9,5 @@ class CommonConfig(AppConfig):
     name = "engarde.common"
 
     def ready(self) -> None:
-        """Register the checks and the signals that carry request ids."""
-        from engarde.common import checks, request_ids  # noqa: F401, PLC0415 -- registering is the point
+        """Register the checks, the lookups and the signals that carry request ids."""
+        from engarde.common import checks, lookups, request_ids  # noqa: F401, PLC0415 -- registering is the point

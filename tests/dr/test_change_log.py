@@ -29,7 +29,16 @@ from tests.people import PASSWORD, JSONClient, Person
 
 TYPES = sorted(backed_up_tables())
 PLATFORM = UUID(int=0)
+LOWEST_RANK = 100  # of plans that these tests make
 NOW = datetime(2026, 3, 2, 12, 30, 0, 123456, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_plans_left(django_db_blocker) -> Iterator[None]:
+    """A plan of these tests would be the largest one to others."""
+    yield
+    with django_db_blocker.unblock():
+        Plan.objects.filter(rank__gte=LOWEST_RANK).delete()
 
 
 def new_tenant() -> Tenant:
@@ -47,7 +56,9 @@ def new_key(tenant_id: UUID) -> ApiKey:
 
 def new_plan() -> Plan:
     taken = set(Plan.objects.values_list("rank", flat=True))
-    return Plan.objects.create(tier=uuid4().hex[:20], rank=next(one for one in range(100, 30_000) if one not in taken))
+    return Plan.objects.create(
+        tier=uuid4().hex[:20], rank=next(one for one in range(LOWEST_RANK, 30_000) if one not in taken)
+    )
 
 
 def new_blob(tenant_id: UUID) -> Blob:

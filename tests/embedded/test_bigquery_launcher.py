@@ -2,7 +2,9 @@
 
 import io
 import uuid
+from typing import Any
 
+import grpc
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -11,6 +13,8 @@ from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import Conflict, Forbidden
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient, types
+from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
 from engarde.embedded import daemon, session
 from engarde.embedded.paths import DataDir
@@ -70,6 +74,21 @@ def test_it_reads_parquet_columns_by_name(client, table):
     config = bigquery.LoadJobConfig(source_format="PARQUET")
     client.load_table_from_file(file, table, job_config=config).result()
     assert rows(client, table) == [("b", 7)]
+
+
+def test_it_streams_rows_in_messages_of_a_thousand(client, variables, table):
+    rows = [{"name": "a", "size": number} for number in range(2500)]
+    client.load_table_from_json(rows, table, job_config=bigquery.LoadJobConfig(schema=SCHEMA)).result()
+    channel = grpc.insecure_channel(variables["BIGQUERY_EMULATOR_GRPC_HOST"])
+    reader: Any = BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+    with channel:
+        wanted = types.ReadSession(table=table.path.lstrip("/"), data_format=types.DataFormat.ARROW)
+        opened = reader.create_read_session(parent=f"projects/{table.project}", read_session=wanted, max_stream_count=1)
+        [stream] = opened.streams
+        counts = [message.row_count for message in reader.read_rows(stream.name)]
+        assert max(counts) == 1000
+        assert sum(counts) == 2500
+        assert sorted(row["size"].as_py() for row in reader.read_rows(stream.name).rows(opened)) == list(range(2500))
 
 
 def test_it_fails_on_request_and_then_recovers(client, variables):

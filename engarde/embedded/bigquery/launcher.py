@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import bqemulator.grpc_api.read_servicer as read_servicer
 import bqemulator.jobs.executor as executor
 import bqemulator.server as server
 from bqemulator.api.routes import upload
@@ -37,6 +38,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 API_PATHS = "^/(upload/)?bigquery/"
 INSERT_JOB_PATH = re.compile("^/bigquery/v2/projects/([^/]+)/jobs$")
 LOOPBACK = ("127.0.0.1", "::1")
+ROWS_A_MESSAGE = 1000
 STATUS_NAMES = {403: "PERMISSION_DENIED", 409: "ALREADY_EXISTS", 429: "RESOURCE_EXHAUSTED"}
 
 
@@ -46,6 +48,7 @@ def main() -> None:
     repair_write_cost()
     repair_media_type()
     repair_parquet_columns()
+    repair_message_size()
     repair_job_ids()
     sys.argv = ["bqemulator", "start", *sys.argv[1:]]
     emulator_cli()
@@ -78,6 +81,19 @@ def repair_parquet_columns() -> None:
 
     executor._load_parquet = load_parquet
     executor._LOAD_FORMAT_HANDLERS["PARQUET"] = load_parquet
+
+
+def repair_message_size() -> None:
+    """Stream rows in messages of a thousand; the emulator puts 65,536 into one, which are hundreds of megabytes of documents."""
+    stream_of = read_servicer.get_stream_data
+
+    def stream_in_small_chunks(session_name: str, stream_name: str) -> Any:
+        table = stream_of(session_name, stream_name)
+        if table is None:
+            return None
+        return type(table).from_batches(table.to_batches(max_chunksize=ROWS_A_MESSAGE), table.schema)
+
+    read_servicer.get_stream_data = stream_in_small_chunks
 
 
 # Job ids: BigQuery takes the client's id and refuses a second job under it, which is what makes a retry harmless.
