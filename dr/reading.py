@@ -13,9 +13,9 @@ from content.recovery import Copy
 from dr.archives.base import ArchiveUnavailable, CurrentRecord
 from dr.records import is_intact, version_of
 
-PIECE_RECORDS = 1000
+PIECE_RECORDS = 500
 PIECE_CHARACTERS = 8 * 1024**2
-PIECES_AHEAD = 2
+PIECES_AHEAD = 1
 POLL_SECONDS = 0.2
 STALL_SECONDS = 300.0
 JOIN_SECONDS = 10.0
@@ -101,7 +101,7 @@ def spread(write: Callable[[list[Copy]], R], pieces: Iterator[Piece]) -> Iterato
         under_way: set[Future[tuple[int, list[Copy], R | None]]] = set()
         for piece in pieces:
             under_way.add(pool.submit(_written, write, piece))
-            if len(under_way) > HANDS:
+            if len(under_way) >= HANDS:
                 ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 yield from (one.result() for one in ended)
         yield from (one.result() for one in as_completed(under_way))
