@@ -80,7 +80,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class ItemParts:
-    """What goes with an item: media files that were uploaded for it and that no other item uses, and their bytes.
+    """What goes with an item: media files that were uploaded for it and that no other item uses, and their bytes here.
 
     Attributes:
         files: keys in the media storage.
@@ -221,7 +221,7 @@ def _own_media(tenant_id: UUID, content_id: UUID) -> QuerySet[Media]:
 
 def _own_blobs(media: Sequence[Media]) -> QuerySet[Blob]:
     others = Media.objects.filter(blob_id=OuterRef("id")).exclude(id__in=[one.id for one in media])
-    return Blob.objects.filter(~Exists(others), id__in={one.blob_id for one in media}).order_by("id")
+    return Blob.objects.filter(~Exists(others), id__in={one.blob_id for one in media if one.blob_id}).order_by("id")
 
 
 def count_rows_of(*, tenant_id: UUID, content_id: UUID) -> dict[str, int]:

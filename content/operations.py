@@ -106,6 +106,15 @@ class Written:
     usage: Usage | None
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who made an item elsewhere, and when: what an import keeps."""
+
+    author_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+
+
 def create_content(
     *,
     tenant_id: UUID,
@@ -155,6 +164,7 @@ def write_new(
     contents: Sequence[Fields],
     now: datetime,
     ids: Sequence[UUID],
+    origins: Sequence[Origin] = (),
 ) -> list[Item]:
     """Inside the tenant's scope, write new items in a constant number of statements.
 
@@ -163,6 +173,7 @@ def write_new(
     Args:
         contents: each document's fields; the missing ones are empty.
         ids: one for each of them.
+        origins: one for each of them; by default the author makes them now.
 
     Raises:
         Invalid: a brand or a media file is not the tenant's, or a scheduled item has no time.
@@ -170,7 +181,8 @@ def write_new(
     """
     brands: dict[Any, tuple[UUID, str]] = {}
     drafts = []
-    for content_id, fields in zip(ids, contents, strict=True):
+    origins = origins or [Origin(author_id, now, now)] * len(ids)
+    for content_id, fields, origin in zip(ids, contents, origins, strict=True):
         document_fields = {**EMPTY_FIELDS, **fields}
         check_fields(document_fields)
         wanted = fields.get("brand_id")
@@ -181,14 +193,15 @@ def write_new(
         row = ContentItem(
             id=content_id,
             tenant_id=tenant_id,
-            author_id=author_id,
+            author_id=origin.author_id,
             version=1,
-            created_at=now,
-            updated_at=now,
+            created_at=origin.created_at,
+            updated_at=origin.updated_at,
             **writing.columns_of(document_fields, sha256),
         )
         document = FoundDocument(text, "spool")
-        drafts.append(Draft(row, ChangeType.CREATE, None, document, language, changed=tuple(document_fields)))
+        changed = tuple(document_fields)
+        drafts.append(Draft(row, ChangeType.CREATE, None, document, language, changed, author_id=origin.author_id))
     return writing.write(tenant_id=tenant_id, author_id=author_id, drafts=drafts, columns=(), now=now)
 
 

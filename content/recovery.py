@@ -123,23 +123,16 @@ SET document = excluded.document, uploaded_at = NULL, attempts = greatest(conten
 RECORDS = {
     VERSIONS_COLLECTION: """
 INSERT INTO content_record_spool (collection, key, tenant_id, record, attempts)
-SELECT 'content_versions', name.key, version.tenant_id, jsonb_build_object(
-    'content_id', version.content_id, 'version', version.version, 'change_type', version.change_type,
-    'changed_by', version.changed_by, 'changed_fields', to_jsonb(version.changed_fields),
-    'size_bytes', version.size_bytes, 'sha256', encode(version.sha256, 'hex'), 'created_at', version.created_at), 1
-FROM content_versions AS version, LATERAL (SELECT (content_id || ':' || version.version) COLLATE "C") AS name (key)
-WHERE tenant_id = %(tenant)s AND version.version > 1
+SELECT 'content_versions', name.key, tenant_id, content_version_record(made), 1
+FROM content_versions AS made, LATERAL (SELECT (content_id || ':' || version) COLLATE "C") AS name (key)
+WHERE tenant_id = %(tenant)s AND version > 1
   AND content_id BETWEEN %(first)s AND %(last)s AND name.key > %(after)s AND name.key <= %(upto)s
   AND name.key != ALL(%(there)s)
 ON CONFLICT (collection, key) DO NOTHING""",
     MEDIA: """
 INSERT INTO content_record_spool (collection, key, tenant_id, record, attempts)
-SELECT 'content_media_files', media.id::text, media.tenant_id, jsonb_build_object(
-    'content_id', media.content_id, 'file_name', media.file_name, 'file_type', media.file_type,
-    'mime_type', media.mime_type, 'size_bytes', media.size_bytes, 'sha256', encode(blob.sha256, 'hex'),
-    'storage_key', blob.storage_key, 'width', media.width, 'height', media.height,
-    'uploaded_by', media.uploaded_by, 'created_at', media.created_at), 1
-FROM content_media AS media JOIN content_media_blobs AS blob ON blob.id = media.blob_id
+SELECT 'content_media_files', media.id::text, media.tenant_id, content_media_record(media), 1
+FROM content_media AS media
 WHERE media.tenant_id = %(tenant)s AND media.id BETWEEN %(first)s AND %(last)s
   AND media.id::text COLLATE "C" > %(after)s AND media.id::text COLLATE "C" <= %(upto)s
   AND media.id::text != ALL(%(there)s)

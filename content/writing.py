@@ -28,10 +28,10 @@ INSERT = f"""
 WITH version AS (
     INSERT INTO content_versions (tenant_id, content_id, version, size_bytes, sha256, change_type, changed_by,
                                   changed_fields, created_at, zerodb_row_id)
-    SELECT %(tenant)s, id, number, size_bytes, sha256, change_type, %(author)s, string_to_array(changed, ','), %(now)s, row_id
+    SELECT %(tenant)s, id, number, size_bytes, sha256, change_type, author, string_to_array(changed, ','), made_at, row_id
     FROM unnest(%(ids)s::uuid[], %(versions)s::int[], %(sizes)s::int[], %(hashes)s::bytea[], %(kinds)s::text[],
-                %(changed)s::text[], %(row_ids)s::text[])
-         AS draft (id, number, size_bytes, sha256, change_type, changed, row_id)
+                %(authors)s::uuid[], %(changed)s::text[], %(times)s::timestamptz[], %(row_ids)s::text[])
+         AS draft (id, number, size_bytes, sha256, change_type, author, changed, made_at, row_id)
 ), document AS (
     INSERT INTO content_body_spool (tenant_id, content_id, version, sha256, document, attempts, next_attempt_at, last_error)
     SELECT %(tenant)s, id, number, sha256, document, 0, %(now)s, ''
@@ -66,6 +66,7 @@ class Draft:
         language: what the brand's texts are indexed in.
         before: the version before; None for a new item.
         changed: names of the fields that differ from it.
+        author_id: who made it, where that is not who writes: of what was made elsewhere.
     """
 
     row: ContentItem
@@ -74,6 +75,7 @@ class Draft:
     document: FoundDocument | None = None
     language: str = search.PLAIN
     changed: Sequence[str] = ()
+    author_id: UUID | None = None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -143,7 +145,8 @@ def _insert(tenant_id: UUID, author_id: UUID | None, drafts: Sequence[Draft], no
     entries = [_entry(draft) for draft in spooled if SEARCHED & set(draft.changed)]
     values: dict[str, Any] = {
         "tenant": tenant_id,
-        "author": author_id,
+        "authors": [draft.author_id or author_id for draft in drafts],
+        "times": [row.updated_at for row in rows],
         "now": now,
         "ids": [row.id for row in rows],
         "versions": [row.version for row in rows],

@@ -1,8 +1,9 @@
 """Rows of tables that the backup keeps as they are: which ones, and putting them back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -71,11 +72,20 @@ class Table:
     def put(self, records: Sequence[ArchiveRecord], *, overwrite: bool, dry_run: bool) -> Put:
         """Inside a system scope, insert the rows that are missing, and have the others equal their copies if so asked."""
         rows = [{**self._defaults, **orjson.loads(record.facts)} for record in records]
+        done = Put()
+        for alike in _by_columns(rows):
+            put = self._put(alike, overwrite=overwrite, dry_run=dry_run)
+            done.made += put.made
+            done.changed += put.changed
+            done.refused += put.refused
+        return done
+
+    def _put(self, rows: Sequence[dict[str, Any]], *, overwrite: bool, dry_run: bool) -> Put:
         text = json.dumps(rows, default=str)
         missing = self._ids(MISSING, text)
         if dry_run:
             return Put(made=missing)
-        there = sorted(set(self.columns) & set().union(*rows))
+        there = sorted(set(self.columns) & rows[0].keys())
         made = self._ids(INSERT, text, columns=_quoted(there), parents=self._parents_exist())
         changed = self._overwrite(text, there) if overwrite else []
         return Put(made, changed, sorted(set(missing) - set(made)))
@@ -101,6 +111,14 @@ class Table:
             if isinstance(item, ForeignKey)
         ]
         return " AND ".join(conditions) or "true"
+
+
+def _by_columns(rows: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    """Return rows in groups of the same columns: those from before a column came get its default, as others have a value."""
+    groups: dict[frozenset[str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(frozenset(row), []).append(row)
+    return groups.values()
 
 
 def _quoted(columns: Sequence[str]) -> str:

@@ -1,12 +1,15 @@
 """Writes to plans and limits: making a tenant, changing its plan, replacing the plan's limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from django.db.models.functions import Now
 
+from engarde.accounts import adoption
 from engarde.accounts import operations as account_operations
+from engarde.accounts.adoption import OldBrand
 from engarde.accounts.models import Brand, Tenant, User
 from engarde.accounts.roles import ALL_SCOPES
 from engarde.common.problems import Invalid
@@ -85,6 +88,21 @@ def create_tenant(
             tenant_id=tenant.id, name="First key", scopes=ALL_SCOPES, created_by=owner.id
         )
     return NewTenant(tenant=tenant, brand=brand, owner=owner, api_key=text)
+
+
+def adopt_tenant(*, tenant_id: UUID, name: str, tier: str, brands: Sequence[OldBrand]) -> bool:
+    """Make a tenant that comes from another platform under its old id, with its brands, unless it is here; tell whether it was made.
+
+    Raises:
+        Invalid: there is no such plan.
+    """
+    with system_scope("take over a tenant"):
+        plan = _plan(tier)
+        is_new = adoption.adopt_tenant(tenant_id=tenant_id, name=name)
+        if is_new:
+            QuotaUsage.objects.create(tenant_id=tenant_id, plan=plan)
+        adoption.adopt_brands(tenant_id=tenant_id, brands=brands)
+    return is_new
 
 
 def change_plan(*, tenant_id: UUID, tier: str, now: datetime) -> None:

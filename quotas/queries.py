@@ -36,6 +36,11 @@ def usage_in_scope(*, tenant_id: UUID) -> Usage:
         return Usage(*cursor.fetchone())
 
 
+def plan_limits() -> dict[str, int | None]:
+    """Return every plan's tier and storage limit in bytes, None without one."""
+    return dict(Plan.objects.values_list("tier", "storage_limit_bytes"))
+
+
 def by_type(*, tenant_id: UUID) -> dict[str, values.Count]:
     """Inside the tenant's scope, return its live items by type; types without any are left out."""
     rows = TypeUsage.objects.filter(tenant_id=tenant_id, items__gt=0).order_by("content_type")

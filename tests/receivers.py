@@ -1,15 +1,17 @@
-"""Receivers of webhooks: real HTTP and HTTPS servers on loopback that answer as a test tells them to."""
+"""Servers that the platform calls: real HTTP and HTTPS servers on loopback that answer as a test tells them to."""
 
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 import orjson
+import pytest
 import trustme
 
 
@@ -58,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         receiver = self.receiver
         receiver.got.append(Received(self.path, headers, body))
@@ -116,3 +118,60 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._ca.issue_cert(*names).configure_cert(context)
         return context
+
+
+def known_names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Return what names lead to, to be filled by the test.
+
+    A list's first is taken away at each look-up while there are more; other names under .example lead nowhere, and all
+    others where they really do.
+    """
+    known: dict[str, list[Any]] = {}
+    real = socket.getaddrinfo
+
+    def stub(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        if name not in known:
+            if name.endswith(".example"):
+                raise socket.gaierror(socket.EAI_NONAME, "unknown")
+            return real(host, port, *args, **kwargs)
+        found = known[name].pop(0) if len(known[name]) > 1 else known[name][0]
+        found = [found] if isinstance(found, str) else found
+        return [
+            (socket.AF_INET6 if ":" in one else socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in found
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", stub)
+    return known
+
+
+@contextmanager
+def raw_server(answer: Callable[[socket.socket], None], *, tls: "ssl.SSLContext | None" = None) -> Iterator[str]:
+    """Serve every connection with a function of the test's."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=handle, args=[connection], daemon=True).start()
+
+    def handle(connection: socket.socket) -> None:
+        try:
+            with tls.wrap_socket(connection, server_side=True) if tls else connection as secured:
+                answer(secured)
+        except OSError:
+            return  # the sender has hung up
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.getsockname()[1]}/hook"
+
+
+def trickle(connection: socket.socket, beginning: bytes) -> None:
+    """Send something, and then one byte after the other."""
+    connection.sendall(beginning)
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)

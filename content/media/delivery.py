@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.cache import get_conditional_response, patch_vary_headers
+from django.utils.encoding import iri_to_uri
 from django.utils.http import content_disposition_header, http_date
 
 from content.media import ranges, storages
@@ -55,6 +56,11 @@ def answer(request: HttpRequest, delivery: Delivery) -> HttpResponseBase:
         response[name] = value
     patch_vary_headers(response, ["Authorization", "X-API-Key", "X-Tenant-ID"])
     return response
+
+
+def elsewhere(url: str) -> HttpResponse:
+    """Return an answer that sends a browser to a file's address elsewhere, which it must not remember: it may change."""
+    return HttpResponse(status=302, headers={"Location": iri_to_uri(url), "Cache-Control": "no-store"})
 
 
 def _conditional(request: HttpRequest, delivery: Delivery) -> HttpResponse | None:

@@ -14,9 +14,11 @@ class MediaFile:
 
     Attributes:
         content_id: the item it was uploaded for.
+        sha256: empty of a reference, whose bytes are elsewhere.
         width, height: in pixels as it is shown (EXIF orientation applied); None for what is not a raster image.
-        storage_key: of the bytes in the media storage.
+        storage_key: of the bytes in the media storage; empty of a reference.
         thumbnail_key: of the thumbnail there; empty without one.
+        external_url: of a reference, where the file is; else empty.
     """
 
     id: UUID
@@ -33,10 +35,12 @@ class MediaFile:
     created_at: datetime
     storage_key: str
     thumbnail_key: str
+    external_url: str
 
     @classmethod
     def of(cls, row: Media) -> Self:
-        """Return the media file of a row that came with its blob."""
+        """Return the media file of a row that came with its blob, if it has one."""
+        blob = row.blob
         return cls(
             id=row.id,
             tenant_id=row.tenant_id,
@@ -45,11 +49,12 @@ class MediaFile:
             file_type=row.file_type,
             mime_type=row.mime_type,
             size_bytes=row.size_bytes,
-            sha256=bytes(row.blob.sha256),
+            sha256=bytes(blob.sha256) if blob else b"",
             width=row.width,
             height=row.height,
             uploaded_by=row.uploaded_by,
             created_at=row.created_at,
-            storage_key=row.blob.storage_key,
-            thumbnail_key=row.blob.thumbnail_key,
+            storage_key=blob.storage_key if blob else "",
+            thumbnail_key=blob.thumbnail_key if blob else "",
+            external_url=row.external_url,
         )

@@ -78,15 +78,18 @@ class _Place:
 def store_media(
     *,
     tenant_id: UUID,
-    author_id: UUID,
+    author_id: UUID | None,
     received: Received,
     now: datetime,
     last: Callable[[MediaFile], None] | None = None,
+    media_id: UUID | None = None,
 ) -> Stored:
     """Store a file that came in, and append it to the item that it is meant for.
 
     Args:
+        author_id: the user or API key; None for an import.
         last: called inside the transaction once all is written, before the quota is charged.
+        media_id: the id that it gets, of an import; nothing else may have it.
 
     Raises:
         InvalidImage, ImageTooLarge: it is an image that cannot be decoded here.
@@ -101,7 +104,7 @@ def store_media(
     if received.content_id:
         _require_item(tenant_id, received.content_id)
     row = Media(
-        id=uuid7(),
+        id=media_id or uuid7(),
         tenant_id=tenant_id,
         content_id=received.content_id,
         file_name=received.file_name,
@@ -127,14 +130,15 @@ def _unknown_item() -> Invalid:
 
 
 def _store(row: Media, received: Received, picture: Picture | None, last: Callable[[MediaFile], None] | None) -> Stored:
-    place, kept_key = _place(row, received, picture), None
+    place, kept_key = _place(row, received, picture), ""
     try:
         for _ in range(TRIES):
             try:
-                stored, kept_key = _write(row, received, place, last)
+                stored = _write(row, received, place, last)
             except _BlobGone:
                 place = place if place.uploads else _place(row, received, picture)
             else:
+                kept_key = stored.media.storage_key
                 return stored
         raise UploadLost
     finally:
@@ -184,10 +188,8 @@ def _save(place: _Place, received: Received, picture: Picture | None) -> None:
 # Rows
 
 
-def _write(
-    row: Media, received: Received, place: _Place, last: Callable[[MediaFile], None] | None
-) -> tuple[Stored, str]:
-    """Write the rows in one transaction; also return the key under which the bytes are kept.
+def _write(row: Media, received: Received, place: _Place, last: Callable[[MediaFile], None] | None) -> Stored:
+    """Write the rows in one transaction.
 
     Raises:
         _BlobGone: the blob that was to be shared is gone.
@@ -207,7 +209,7 @@ def _write(
 
     item_id = row.content_id
     usage = _append(row, item_id, insert, finish) if item_id else _insert_alone(row, insert, finish)
-    return Stored(MediaFile.of(row), usage), row.blob.storage_key
+    return Stored(MediaFile.of(row), usage)
 
 
 def _insert_alone(row: Media, insert: Callable[[], None], finish: Callable[[], Usage]) -> Usage:
@@ -282,7 +284,7 @@ def _locked(**wanted: object) -> Blob | None:
 
 
 def delete_media(*, tenant_id: UUID, media_id: UUID, now: datetime) -> Usage:
-    """Delete a media file; its bytes stay for a day, should an equal file come.
+    """Delete a media file; its bytes, if it has any here, stay for a day, should an equal file come.
 
     Raises:
         NotFound: the tenant has no such file.
@@ -301,7 +303,8 @@ def _delete(tenant_id: UUID, media_id: UUID, now: datetime) -> Usage:
     row = Media.objects.filter(tenant_id=tenant_id, id=media_id).first()
     if row is None:
         raise NotFound("media file")
-    blob = Blob.objects.select_for_update().get(id=row.blob_id)
+    if row.blob_id:
+        _locked(id=row.blob_id)
     uses = MediaUse.objects.filter(tenant_id=tenant_id, media_id=media_id)
     list(ContentItem.objects.select_for_update().filter(id__in=uses.values("content_id")).order_by("id"))
     charging.lock_usage(tenant_id=tenant_id)
@@ -311,8 +314,8 @@ def _delete(tenant_id: UUID, media_id: UUID, now: datetime) -> Usage:
     uses.delete()
     if not Media.objects.filter(id=media_id).delete()[0]:
         raise NotFound("media file")
-    if not Media.objects.filter(blob_id=blob.id).exists():
-        Blob.objects.filter(id=blob.id).update(unused_since=now)
+    if row.blob_id and not Media.objects.filter(blob_id=row.blob_id).exists():
+        Blob.objects.filter(id=row.blob_id).update(unused_since=now)
     for task in CARRIERS:
         wake.after_commit(task)
     return charging.charge(tenant_id=tenant_id, now=now, media=Count(-1, -row.size_bytes))

@@ -48,10 +48,15 @@ class MediaOutput(serializers.Serializer[Any]):
     content_id = serializers.UUIDField(allow_null=True)
     file_name = serializers.CharField()
     file_type = serializers.ChoiceField(choices=FileType.choices)
-    mime_type = serializers.CharField(help_text="Told by its content.")
-    size_bytes = serializers.IntegerField()
-    sha256 = serializers.CharField(help_text="In hexadecimal digits.")
-    url = serializers.CharField(help_text="A path that needs no credentials, good for about an hour.")
+    mime_type = serializers.CharField(help_text="Told by its content; of an external file, as its sender said.")
+    size_bytes = serializers.IntegerField(help_text="0 of an external file.")
+    sha256 = serializers.CharField(allow_null=True, help_text="In hexadecimal digits; null of an external file.")
+    url = serializers.CharField(
+        help_text="A path that needs no credentials, good for about an hour; of an external file, its address elsewhere."
+    )
+    external = serializers.BooleanField(
+        required=False, help_text="True of a file whose bytes are not stored here; absent of all others."
+    )
     thumbnail_url = serializers.CharField(required=False, help_text="Likewise; of raster images.")
     width = serializers.IntegerField(required=False, help_text="Of raster images, in pixels as they are shown.")
     height = serializers.IntegerField(required=False)
@@ -74,9 +79,11 @@ def show_media(media: MediaFile, *, now: datetime) -> dict[str, Any]:
         "file_type": media.file_type,
         "mime_type": media.mime_type,
         "size_bytes": media.size_bytes,
-        "sha256": media.sha256.hex(),
-        "url": _link(media, "download", now),
+        "sha256": media.sha256.hex() or None,
+        "url": media.external_url or _link(media, "download", now),
     }
+    if media.external_url:
+        shown["external"] = True
     if media.thumbnail_key:
         shown["thumbnail_url"] = _link(media, "thumbnail", now)
     if media.width and media.height:

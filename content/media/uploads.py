@@ -118,7 +118,7 @@ class _Body:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: _FilePart | None = None
+        self._file: IncomingFile | None = None
         self._content_id: bytearray | None = None
         self._take_bytes: Callable[[bytes | bytearray], None] = self._take_id
 
@@ -144,7 +144,7 @@ class _Body:
     def _begin_file(self, name: str | None) -> None:
         if name is None:
             raise Invalid("file", "Send it as a file, with a file name.")
-        self._file = _FilePart(self._path, name)
+        self._file = IncomingFile(self._path, name)
         self._take_bytes = self._file.write
 
     def _take_id(self, chunk: bytes | bytearray) -> None:
@@ -159,9 +159,7 @@ class _Body:
             raise Invalid("file", "No file was sent.", "required")
         if content_length - file.size > OVERHEAD_BYTES:
             raise InvalidMultipart(f"The body has more than {OVERHEAD_BYTES} bytes beside the file.")
-        name, content_id = clean_name(file.name), self._id()
-        file.finish()
-        return Received(self._path, name, file.size, file.hash.digest(), content_id)
+        return file.finish(self._id())
 
     def _id(self) -> UUID | None:
         if self._content_id is None:
@@ -177,13 +175,27 @@ class _Body:
             self._file.close()
 
 
-class _FilePart:
-    """The part that is a file: written to disk, hashed and measured as it comes."""
+@contextmanager
+def incoming(name: str) -> "Iterator[IncomingFile]":
+    """Give a file to write to that is deleted unless it was finished.
+
+    Raises:
+        MediaUnavailable: the disk does not take it.
+    """
+    file = IncomingFile(_incoming() / str(uuid4()), name)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+class IncomingFile:
+    """A file that is written to disk, hashed and measured as it comes."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self.size = 0
-        self.hash = hashlib.sha256()
+        self._hash = hashlib.sha256()
         self._path = path
         self._is_finished = False
         with _on_disk():
@@ -191,19 +203,34 @@ class _FilePart:
             self._file = path.open("xb")
 
     def write(self, chunk: bytes | bytearray) -> None:
+        """Append to it.
+
+        Raises:
+            TooLarge: it is over MEDIA_MAX_BYTES.
+            MediaUnavailable: the disk does not take it.
+        """
         self.size += len(chunk)
         if self.size > settings.MEDIA_MAX_BYTES:
             raise too_large()
-        self.hash.update(chunk)
+        self._hash.update(chunk)
         with _on_disk():
             self._file.write(chunk)
 
-    def finish(self) -> None:
+    def finish(self, content_id: UUID | None = None) -> Received:
+        """Return it; from now on it is the caller's.
+
+        Raises:
+            Invalid: its name is too long.
+            MediaUnavailable: the disk does not take it.
+        """
+        name = clean_name(self.name)
         with _on_disk():
             self._file.close()
         self._is_finished = True
+        return Received(self._path, name, self.size, self._hash.digest(), content_id)
 
     def close(self) -> None:
+        """Delete it, unless it was finished."""
         if not self._is_finished:
             self._path.unlink(missing_ok=True)
             with suppress(OSError):  # what could not be written is not needed

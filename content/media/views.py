@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from orjson import Fragment
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.parsers import BaseParser
@@ -210,11 +210,16 @@ class DownloadView(BytesView):
         responses={
             (200, "*/*"): OpenApiTypes.BINARY,
             (206, "*/*"): OpenApiTypes.BINARY,
+            302: OpenApiResponse(
+                description="The bytes are elsewhere: `Location` has the address of an external file."
+            ),
         },
     )
     def get(self, request: Request, media_id: UUID) -> HttpResponseBase:
-        """Stream the file, or a part of it."""
+        """Stream the file, or a part of it; an external file's address is answered as a redirect."""
         media = self.media(request, media_id)
+        if media.external_url:
+            return delivery.elsewhere(media.external_url)
         wanted = Delivery(
             key=media.storage_key,
             size=media.size_bytes,

@@ -13,6 +13,7 @@ from content.models.items import (
     Status,
     Tag,
 )
+from content.models.legacy import LegacyProblem, LegacyRun
 from content.models.media import Blob, FileType, Media, MediaUse, Upload
 from content.models.webhooks import Delivery, Event, Webhook
 
@@ -28,6 +29,8 @@ __all__ = [
     "FileType",
     "IndexedBrand",
     "Label",
+    "LegacyProblem",
+    "LegacyRun",
     "Media",
     "MediaUse",
     "Platform",

@@ -11,6 +11,8 @@ from content.models.items import ContentItem
 from engarde.accounts.models import Tenant
 from engarde.common.constraints import BackedUp, RowSecurity, TenantForeignKey
 
+WEB_URL = r"^https?://[^[:space:][:cntrl:]]+$"
+
 
 class Blob(models.Model):
     """Bytes in the media storage, once a tenant and checksum; a sweep removes them a day after their last use."""
@@ -67,11 +69,17 @@ class FileType(models.TextChoices):
 
 
 class Media(models.Model):
-    """A media file as its tenant sees it; counted in the quota with its own size, even where bytes are shared."""
+    """A media file as its tenant sees it; counted in the quota with its own size, even where bytes are shared.
+
+    It has either bytes here (`blob`) or, being a reference, an address elsewhere, and then a size of 0.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
-    blob = models.ForeignKey(Blob, models.PROTECT, related_name="media", db_constraint=False)
+    blob = models.ForeignKey(Blob, models.PROTECT, related_name="media", db_constraint=False, null=True)
+    external_url = models.TextField(
+        blank=True, default="", db_default="", help_text="Of a reference: where the file is."
+    )
     content_id = models.UUIDField(null=True, help_text="The item it was uploaded for.")
     file_name = models.CharField(max_length=255)
     file_type = models.CharField(max_length=10, choices=FileType.choices)
@@ -88,6 +96,14 @@ class Media(models.Model):
             models.UniqueConstraint(fields=["tenant", "id"], name="media_of_tenant"),
             models.CheckConstraint(condition=Q(file_type__in=FileType.values), name="media_type_known"),
             models.CheckConstraint(condition=Q(size_bytes__gte=0), name="media_size_not_negative"),
+            models.CheckConstraint(
+                condition=Q(blob__isnull=False, external_url="")
+                | Q(~Q(external_url=""), blob__isnull=True, size_bytes=0),
+                name="media_has_bytes_or_url",
+            ),
+            models.CheckConstraint(
+                condition=Q(external_url="") | Q(external_url__iregex=WEB_URL), name="media_url_of_the_web"
+            ),
             TenantForeignKey(name="media_blob_of_tenant", column="blob_id", to="content.Blob"),
             RowSecurity(name="media_row_security"),
             BackedUp(name="media_backed_up", entity_type="media"),

@@ -4,22 +4,20 @@ The sends of a pass share one event loop in a thread of its own, so that a targe
 """
 
 import asyncio
-import ssl
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache
 from typing import Self
 
-import certifi
 import httpx2
 import structlog
 from django.conf import settings
 from django.utils import timezone
 
 from content.webhooks.messages import Message
-from engarde.common import addresses
+from engarde.common import addresses, calls
 from engarde.common.addresses import Refused
+from engarde.common.calls import Call
 from engarde.common.encryption import Unreadable
 
 log = structlog.get_logger(__name__)
@@ -100,43 +98,16 @@ async def _answer(message: Message) -> Answer:
 
 
 async def _send(message: Message) -> Answer:
-    url = addresses.parse(message.url)
-    host, port = addresses.name_of(url), addresses.port_of(url)
-    found = await asyncio.wrap_future(addresses.look_up(host, port))
-    for address in found[:-1]:
-        try:
-            return await _post(message, url, address)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            continue  # nothing was sent; the next address may be reachable
-    return await _post(message, url, found[-1])
-
-
-async def _post(message: Message, url: httpx2.URL, address: str) -> Answer:
-    """Send to an IP address; the certificate must be for the name, which TLS and HTTP are told.
-
-    The client is for this one request: a pool would take connections to one address for one another, whatever their names.
-    """
-    headers = {
-        **message.headers(timezone.now()),
-        "host": url.netloc.decode("ascii"),
-        "accept-encoding": "identity",
-        "connection": "close",
-    }
-    async with httpx2.AsyncClient(
-        verify=_trusted(settings.WEBHOOK_CA_FILE), trust_env=False, timeout=_timeout()
-    ) as client:
-        request = client.build_request(
-            "POST",
-            url.copy_with(host=address),
-            headers=headers,
-            content=message.body.encode(),
-            extensions={"sni_hostname": addresses.name_of(url)},
-        )
-        response = await client.send(request, stream=True, follow_redirects=False)
-        try:
-            return await _read(response)
-        finally:
-            await response.aclose()
+    call = Call(
+        "POST",
+        addresses.parse(message.url),
+        _timeout(),
+        headers=message.headers(timezone.now()),
+        content=message.body.encode(),
+        ca_file=settings.WEBHOOK_CA_FILE,
+    )
+    async with calls.answer_to(call) as response:
+        return await _read(response)
 
 
 def _timeout() -> httpx2.Timeout:
@@ -175,8 +146,3 @@ def _retry_after(response: httpx2.Response) -> int:
     asked = response.headers.get("retry-after", "")
     is_number = asked.isascii() and asked.isdigit() and len(asked) < 10
     return min(int(asked), LONGEST_RETRY_AFTER) if is_number else 0
-
-
-@cache
-def _trusted(ca_file: str) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca_file or certifi.where())

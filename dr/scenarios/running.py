@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import connection
 
 from dr.models import Drill
 from dr.scenarios import stage
@@ -56,11 +57,13 @@ def run(
 
 
 def require_services() -> None:
-    """See that all tiers are there to be lost.
+    """See that all tiers are there to be lost, and that outcomes can be kept.
 
     Raises:
-        CannotDrill: one is off by setting.
+        CannotDrill: one is off by setting, or the database is not migrated.
     """
+    if Drill._meta.db_table not in connection.introspection.table_names():
+        raise CannotDrill("The database has no table for the outcomes yet: run migrate first.")
     if not settings.BIGQUERY_SYNC_ENABLED:
         raise CannotDrill("The backup is off: set BIGQUERY_PROJECT_ID and BIGQUERY_SYNC_ENABLED=true.")
     if not settings.ZERODB_API_KEY:

@@ -21,6 +21,8 @@ from uuid_utils.compat import uuid7
 
 from content import documents, operations, queries, records, uploader
 from content.media import operations as media_operations
+from content.media import references
+from content.media.references import Reference
 from content.media.uploads import Received
 from content.models import Change, SpooledDocument, SpooledRecord
 from dr import sync
@@ -33,6 +35,7 @@ from engarde.common.scopes import system_scope, tenant_scope
 from quotas import charging
 from quotas import operations as quota_operations
 from quotas.operations import Limits
+from quotas.usage import Count
 
 BATCH = 100
 WORDS_A_BODY = 330  # about 2 KB
@@ -149,13 +152,13 @@ def create_many(who: Inhabitant, texts: Sequence[dict[str, Any]]) -> list[UUID]:
 
 
 def live_through(world: World, who: Inhabitant, content_id: UUID, sent: dict[str, Any], number: int) -> None:
-    """Have an item go through what its number says: changes, a file, the trash."""
+    """Have an item go through what its number says: changes, a file here and one elsewhere, the trash."""
     if number % 4 == 1:
         sent = edit(who, content_id, sent, {"body": draft(world.chance)["body"]})
     if number % 8 == 5:
         sent = edit(who, content_id, sent, {"status": "published", "title": draft(world.chance)["title"]})
     if number % 10 == 3 and number // 10 < MOST_MEDIA:
-        sent = attach(who, content_id, sent)
+        sent = refer(who, content_id, attach(who, content_id, sent))
     if number % 6 == 2:
         trash(who, content_id)
 
@@ -194,6 +197,16 @@ def attach(who: Inhabitant, content_id: UUID, sent: dict[str, Any]) -> dict[str,
     sent = sent | {"media": [str(stored.media.id)]}
     who.book.note(item, sent)
     return sent
+
+
+def refer(who: Inhabitant, content_id: UUID, sent: dict[str, Any]) -> dict[str, Any]:
+    """Have an item use a file that is elsewhere, too, and return all that it was sent as."""
+    now, url = timezone.now(), f"https://example.com/{content_id}.png"
+    reference = Reference(uuid7(), content_id, "photo.png", "image/png", "image", url, None, now)
+    with tenant_scope(who.tenant_id):
+        references.write_references(tenant_id=who.tenant_id, references=[reference])
+        charging.charge(tenant_id=who.tenant_id, now=now, media=Count(1, 0))
+    return edit(who, content_id, sent, {"media": [*sent["media"], str(reference.id)]})
 
 
 def documents_of(who: Inhabitant, ids: Sequence[UUID]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Which addresses a tenant may have called: public ones only.
+"""Which addresses that somebody else chose may be called: public ones only.
 
 A name is resolved once for each call, all that it leads to is checked, and the caller connects to what was checked: a
 name that leads elsewhere a moment later (DNS rebinding) gains nothing.
@@ -14,6 +14,8 @@ from django.conf import settings
 from httpx2 import URL, InvalidURL
 
 RESOLVE_SECONDS = 5.0
+LEADS_INSIDE = "It leads to an address that is not public."
+TOO_SLOW = "Its name cannot be resolved in time."
 # A look-up cannot be broken off: one that was given up keeps its thread until the system's own time-out.
 RESOLVER_THREADS = 200
 DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -36,8 +38,19 @@ class Refused(Exception):
     """The address may not be called, or leads nowhere; the text says why and names no address."""
 
 
-def parse(url: str) -> URL:
+class NotPublic(Refused):
+    """It leads to an address that is not public, or to a port that is not called."""
+
+
+class Unresolved(Refused):
+    """Its name leads nowhere, or not in time."""
+
+
+def parse(url: str, *, public_only: bool = False) -> URL:
     """Return an address whose form is fit to be called.
+
+    Args:
+        public_only: https only, whatever WEBHOOK_ALLOW_HTTP says.
 
     Raises:
         Refused: no absolute https URL, or with a user, a fragment or another port than 443, 80 and 1024 to 65535.
@@ -46,7 +59,7 @@ def parse(url: str) -> URL:
         parsed = URL(url)
     except InvalidURL as error:
         raise Refused("It is not a URL.") from error
-    if parsed.scheme != "https" and not (parsed.scheme == "http" and settings.WEBHOOK_ALLOW_HTTP):
+    if parsed.scheme != "https" and not (parsed.scheme == "http" and settings.WEBHOOK_ALLOW_HTTP and not public_only):
         raise Refused("Only https addresses are called.")
     if not parsed.host or "%" in parsed.host:
         raise Refused("It names no host.")
@@ -54,7 +67,7 @@ def parse(url: str) -> URL:
         raise Refused("A user, a password or a fragment cannot be part of it.")
     port = port_of(parsed)
     if port not in DEFAULT_PORTS.values() and not LOWEST_FREE_PORT <= port <= 65535:
-        raise Refused("Only the ports 443, 80 and 1024 to 65535 are called.")
+        raise NotPublic("Only the ports 443, 80 and 1024 to 65535 are called.")
     return parsed
 
 
@@ -78,12 +91,12 @@ def check(url: str) -> None:
     try:
         look_up(name_of(parsed), port_of(parsed)).result(timeout=RESOLVE_SECONDS)
     except TimeoutError as error:
-        raise Refused("Its name cannot be resolved in time.") from error
+        raise Unresolved(TOO_SLOW) from error
 
 
-def look_up(host: str, port: int) -> "Future[list[str]]":
+def look_up(host: str, port: int, *, public_only: bool = False) -> "Future[list[str]]":
     """Start `resolve` in a thread of its own."""
-    return _resolvers(os.getpid()).submit(resolve, host, port)
+    return _resolvers(os.getpid()).submit(resolve, host, port, public_only=public_only)
 
 
 @cache
@@ -92,19 +105,23 @@ def _resolvers(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="webhook-resolver")
 
 
-def resolve(host: str, port: int) -> list[str]:
+def resolve(host: str, port: int, *, public_only: bool = False) -> list[str]:
     """Return the IP addresses behind a name, all of which are public unless WEBHOOK_ALLOW_PRIVATE says otherwise.
 
+    Args:
+        public_only: whatever WEBHOOK_ALLOW_PRIVATE says.
+
     Raises:
-        Refused: the name leads nowhere, or to an address that is not public, be it one of many.
+        Unresolved: the name leads nowhere.
+        NotPublic: it leads to an address that is not public, be it one of many.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Refused("Its name cannot be resolved.") from error
+        raise Unresolved("Its name cannot be resolved.") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    if not settings.WEBHOOK_ALLOW_PRIVATE and not all(map(is_public, addresses)):
-        raise Refused("It leads to an address that is not public.")
+    if (public_only or not settings.WEBHOOK_ALLOW_PRIVATE) and not all(map(is_public, addresses)):
+        raise NotPublic(LEADS_INSIDE)
     return addresses
 
 

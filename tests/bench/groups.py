@@ -14,6 +14,7 @@ from tests.bench import (
     backup_rows,
     generation_rows,
     http_rows,
+    legacy_rows,
     quota_rows,
     scale_rows,
 )
@@ -29,13 +30,14 @@ def all_groups(items: int, backed_up: int = 20_000, *, full: bool = False) -> di
 
     Args:
         items: of the large tenant.
-        backed_up: items that are backed up, restored and drilled with.
+        backed_up: items that are migrated, backed up, restored and drilled with.
         full: measure memory at the size that is promised, too.
     """
     return {
         "http": http,
         "quota": quota,
         "generation": generation,
+        "migration": partial(migration, backed_up),
         "backup": partial(backup, backed_up),
         "backup-memory": partial(backup_memory, backed_up, full=full),
         "backup-load": backup_load_rows,
@@ -82,6 +84,12 @@ def generation() -> Iterator[Row]:
         tenant = new_tenant()
         yield from generation_rows.batches(stranger, tenant)
         yield from generation_rows.limited(stranger, tenant)
+
+
+def migration(items: int) -> Iterator[Row]:
+    """Measure bringing old items over."""
+    yield from legacy_rows.migration(items)
+    yield from legacy_rows.memory(items)
 
 
 def backup(items: int) -> Iterator[Row]:

@@ -6,16 +6,20 @@ from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
 from PIL import Image
 
+from content.media import references
+from content.media.references import Reference
 from content.models import Blob, Media, Upload
-from engarde.common.scopes import system_scope
+from engarde.common.scopes import system_scope, tenant_scope
+from quotas import charging
 from quotas.models import QuotaUsage
+from quotas.usage import Count
 from tests.people import Person
 
 URL = "/api/content/media"
@@ -42,6 +46,28 @@ def uploaded(person: Person, content: bytes, name: str = "file.bin", **fields: A
     answer = upload(person, content, name, **fields)
     assert answer.status_code == 201, answer.content
     return answer.json()
+
+
+def reference(url: str = "https://old.example/photo.png", **facts: Any) -> Reference:
+    """Return a file that is elsewhere, as an import knows it."""
+    known: dict[str, Any] = {
+        "id": uuid4(),
+        "content_id": None,
+        "file_name": "photo.png",
+        "mime_type": "image/png",
+        "file_type": "image",
+        "uploaded_by": None,
+        "created_at": timezone.now(),
+    }
+    return Reference(external_url=url, **{**known, **facts})
+
+
+def referenced(person: Person, url: str = "https://old.example/photo.png", **facts: Any) -> str:
+    """Write a file that is elsewhere and charge it, as an import does; return its id."""
+    with tenant_scope(person.tenant_id):
+        [media] = references.write_references(tenant_id=person.tenant_id, references=[reference(url, **facts)])
+        charging.charge(tenant_id=person.tenant_id, now=timezone.now(), media=Count(1, 0))
+    return str(media.id)
 
 
 def part(disposition: str, content: bytes, *headers: str) -> bytes:

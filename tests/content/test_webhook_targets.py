@@ -1,10 +1,8 @@
 """Where webhooks may lead: public addresses only, the one that was checked, within one time-out whatever is answered."""
 
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +12,7 @@ from django.utils import timezone
 from engarde.common import addresses
 from tests.content.webhooks import deliveries, forget_all, make_due, send, subscribe
 from tests.people import Person
-from tests.receivers import Authority, receiving
+from tests.receivers import Authority, known_names, raw_server, receiving, trickle
 
 PUBLIC = "93.184.215.14"
 
@@ -28,25 +26,8 @@ def nothing_left(database: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What names lead to; the list's first is taken away at each look-up while there are more, and IPs lead to themselves."""
-    known: dict[str, list[Any]] = {}
-    real = socket.getaddrinfo
-
-    def stub(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        name = host.decode() if isinstance(host, bytes) else str(host)
-        if name not in known:
-            if name.endswith(".example"):
-                raise socket.gaierror(socket.EAI_NONAME, "unknown")
-            return real(host, port, *args, **kwargs)
-        found = known[name].pop(0) if len(known[name]) > 1 else known[name][0]
-        found = [found] if isinstance(found, str) else found
-        return [
-            (socket.AF_INET6 if ":" in one else socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in found
-        ]
-
-    monkeypatch.setattr(socket, "getaddrinfo", stub)
-    return known
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    return known_names(monkeypatch)
 
 
 def refusal(person: Person, url: str) -> str:
@@ -267,37 +248,6 @@ def test_the_next_address_is_tried_when_one_cannot_be_reached(
 
 
 # Targets that behave badly
-
-
-@contextmanager
-def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Serve every connection with a function of the test's."""
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=handle, args=[connection], daemon=True).start()
-
-    def handle(connection: socket.socket) -> None:
-        try:
-            with connection:
-                answer(connection)
-        except OSError:
-            return  # the sender has hung up
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/hook"
-
-
-def trickle(connection: socket.socket, beginning: bytes) -> None:
-    connection.sendall(beginning)
-    while True:
-        connection.sendall(b"x")
-        time.sleep(0.05)
 
 
 def flood(connection: socket.socket) -> None:

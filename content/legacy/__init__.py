@@ -1,0 +1,1 @@
+"""Bringing content over from the platform that came before this one."""

@@ -1,0 +1,407 @@
+"""Old rows to content, a batch at a time, by the same operations as the API; what one row lacks never stops the others.
+
+A batch is written a tenant at a time, each in one transaction; should that fail, row by row. How far it got is kept after every
+batch, and before it which items it is about to make: so a run that was killed goes on, and counts what it had made as made.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from django.db import DataError, IntegrityError, connection, transaction
+
+from content import documents, operations
+from content.legacy import attachments, convert
+from content.legacy.attachments import Attachment
+from content.legacy.convert import OldItem, Unusable
+from content.legacy.owners import Owner, Owners
+from content.legacy.source import ASSETS, ITEMS, Counts, Row, Selection, Source
+from content.legacy.tally import Tally
+from content.models import ContentItem, ContentVersion, LegacyProblem, LegacyRun
+from content.operations import Origin
+from engarde.common.problems import Problem, explain
+from engarde.common.scopes import tenant_scope
+from quotas import charging
+from quotas import queries as quota_queries
+from quotas.usage import Count
+
+LOCK = 0x6C65676163  # "legac": of migrations, in PostgreSQL's numbers for advisory locks
+MAX_NAMELESS = 1000
+MOST_DRY_PROBLEMS = 20_000  # a dry run keeps them in memory
+MESSAGE_CHARACTERS = 500
+QUOTA = charging.StorageQuotaExceeded.code
+Clock = Callable[[], datetime]
+
+
+class AlreadyRunning(Problem):
+    """Another migration is at work."""
+
+    status, code, title = 409, "migration_running", "Migration running"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a migration is to do.
+
+    Attributes:
+        batch_size: rows a batch, 1 to 1,000.
+        limit: rows to look at; None for all.
+        resume: go on behind the last completed batch of the last run of the same selection; of one that was finished, that is
+            behind its last row.
+        mend: bring rows over that the API would refuse, where nothing is lost by it.
+        fetch: whether to fetch files; else all of them are recorded as external references.
+    """
+
+    selection: Selection
+    batch_size: int = 100
+    limit: int | None = None
+    resume: bool = False
+    dry_run: bool = False
+    mend: bool = False
+    fetch: bool = True
+
+
+@dataclass(slots=True)
+class Ready:
+    """A row that is fit to be written.
+
+    Attributes:
+        attachment: its file, once that was looked at.
+    """
+
+    item: OldItem
+    owner: Owner
+    author_id: UUID | None
+    attachment: Attachment | None = None
+
+
+@dataclass(slots=True)
+class Done:
+    """A migration's outcome.
+
+    Attributes:
+        run: that was kept; not in the database after a dry run.
+        dry_problems: of a dry run, which keeps none.
+        finished: whether all rows were looked at.
+    """
+
+    run: LegacyRun
+    tally: Tally
+    counts: Counts
+    resumed: bool = False
+    finished: bool = False
+    dry_problems: list[LegacyProblem] = field(default_factory=list)
+
+
+def run(
+    *, source: Source, wanted: Wanted, now: Clock, begin: Callable[[int], object], progress: Callable[[int], object]
+) -> Done:
+    """Migrate a selection of old rows.
+
+    Args:
+        begin: called with the number of rows that are left.
+        progress: called with the number of rows looked at since the last call.
+
+    Raises:
+        NoLegacyData: there are no such tables, or they cannot be read.
+        AlreadyRunning: another migration is at work.
+    """
+    counts = source.count(wanted.selection)
+    with _alone():
+        work = _Migration(source, wanted, counts, now)
+        left = counts.rows - counts.nameless - work.looked_at
+        begin(max(0, left if wanted.limit is None else min(left, wanted.limit)))
+        for looked_at in work.batches():
+            progress(looked_at)
+    return work.done
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
+        if not cursor.fetchone()[0]:
+            raise AlreadyRunning("Another migration is at work; wait until it is done.")
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+
+
+class _Migration:
+    """One run on its way."""
+
+    def __init__(self, source: Source, wanted: Wanted, counts: Counts, now: Clock) -> None:
+        self._source, self._wanted, self._now = source, wanted, now
+        self._owners = Owners(source, dry_run=wanted.dry_run, mend=wanted.mend)
+        self._files = attachments.Files(fetch=wanted.fetch and not wanted.dry_run, mend=wanted.mend)
+        self._doubled = frozenset(counts.doubled)
+        self._left: dict[UUID, int | None] = {}  # bytes that fit into a tenant's storage, for dry runs
+        self._problems: list[LegacyProblem] = []
+        row = _newest(wanted.selection) if wanted.resume and not wanted.dry_run else None
+        self._in_hand = frozenset(row.in_hand) if row else frozenset()
+        self._run = row or LegacyRun(table=wanted.selection.table, tenant=wanted.selection.tenant_id)
+        self._tally = Tally.of(self._run.counts)
+        self.done = Done(self._run, self._tally, counts, resumed=row is not None, dry_problems=[])
+        self.looked_at = self._tally.total - min(self._tally.total, counts.nameless) if row else 0
+        if row is None:
+            self._refuse_nameless(counts.nameless)
+            self._keep()
+
+    def batches(self) -> Iterator[int]:
+        """Migrate batch after batch, and yield the number of rows of each."""
+        looked_at = 0
+        while self._wanted.limit is None or looked_at < self._wanted.limit:
+            most = self._wanted.batch_size
+            if self._wanted.limit is not None:
+                most = min(most, self._wanted.limit - looked_at)
+            rows = self._source.page(self._wanted.selection, after=self._run.last_id, limit=most)
+            if not rows:
+                self.done.finished, self._run.finished_at = True, self._now()
+                self._keep()
+                return
+            rows = self._whole_ids(rows, is_full=len(rows) == most)
+            self._batch(rows)
+            self._run.last_id = rows[-1]["id"]
+            self._keep()
+            looked_at += len(rows)
+            yield len(rows)
+
+    def _whole_ids(self, rows: list[Row], *, is_full: bool) -> list[Row]:
+        """Leave the last id to the next page if it may go on there: pages go by the id."""
+        last = rows[-1]["id"]
+        before = [row for row in rows if row["id"] != last]
+        return before if is_full and last in self._doubled and before else rows
+
+    def _batch(self, rows: Sequence[Row]) -> None:
+        names = [str(row["id"]) for row in rows]
+        shared = self._source.also_in(ITEMS, names) if self._wanted.selection.table == ASSETS else set()
+        ready: dict[UUID, dict[UUID, Ready]] = {}
+        for row in rows:
+            self._tally.total += 1
+            try:
+                one = self._ready(row, keep_id=row["id"] not in shared)
+                mine = ready.setdefault(one.owner.id, {})
+                if one.item.id in mine:
+                    raise Unusable("doubled_id", "Another row has the same id, but for upper and lower case.")
+            except Unusable as problem:
+                self._fail(str(row["id"]), problem.code, str(problem), self._owners.known(row["tenant_id"]))
+            else:
+                mine[one.item.id] = one
+        for mine in ready.values():
+            self._settle(list(mine.values()))
+
+    def _ready(self, row: Row, *, keep_id: bool) -> Ready:
+        if row["id"] in self._doubled:
+            raise Unusable("doubled_id", "More than one row has this id.")
+        item = convert.convert(
+            self._wanted.selection.table, row, keep_id=keep_id, mend=self._wanted.mend, now=self._now()
+        )
+        owner = self._owners.of(item)
+        item.fields["brand_id"] = str(self._owners.brand_of(owner, item))
+        author_id = self._owners.author_of(owner, item)
+        self._files.judge(item)
+        return Ready(item, owner, author_id)
+
+    # One tenant's rows of a batch
+
+    def _settle(self, ready: Sequence[Ready]) -> None:
+        owner = ready[0].owner
+        here = _here(owner.id, [one.item.id for one in ready])
+        new = [one for one in ready if one.item.id not in here]
+        known = [one for one in ready if one.item.id in here]
+        if self._wanted.dry_run:
+            self._foresee(owner, new)
+        else:
+            self._write(owner, new)
+        for one in known:
+            if one.item.id in self._in_hand:  # made by the batch that was broken off
+                self._count_created(one)
+            else:
+                self._tally.unchanged += 1
+                self._tally.tenant(owner.id, owner.name).unchanged += 1
+        self._compare(owner.id, known, is_new=False)
+
+    def _foresee(self, owner: Owner, new: Sequence[Ready]) -> None:
+        """Say what would be created, as far as it fits into the tenant's storage."""
+        for one in new:
+            size = len(one.item.text.encode())
+            left = self._left.setdefault(owner.id, _room(owner))
+            if left is not None and size > left:
+                self._fail(one.item.old_id, QUOTA, f"It has {size} bytes, and {left} are left.", owner)
+                continue
+            self._left[owner.id] = None if left is None else left - size
+            one.attachment = self._files.foreseen(one.item)
+            self._count_created(one)
+
+    def _write(self, owner: Owner, new: Sequence[Ready]) -> None:
+        """Write items together, or if that fails each by itself, to know which one is at fault."""
+        if not new:
+            return
+        self._hold([one.item.id for one in new])
+        staged = [one for one in new if self._stage(one)]
+        try:
+            made = self._create(owner, staged)
+        except (Problem, IntegrityError, DataError):
+            made = [one for one in staged if self._created_alone(owner, one)]
+        for one in made:
+            self._count_created(one)
+        self._compare(owner.id, made, is_new=True)
+
+    def _stage(self, one: Ready) -> bool:
+        """Fetch and store a row's file, if it has one, and tell whether the row can be written."""
+        try:
+            one.attachment = self._files.attach(
+                one.item, tenant_id=one.owner.id, author_id=one.author_id, now=self._now()
+            )
+        except (Problem, Unusable) as problem:
+            self._fail_for(one, problem)
+            return False
+        return True
+
+    def _created_alone(self, owner: Owner, one: Ready) -> bool:
+        try:
+            self._create(owner, [one])
+        except (Problem, IntegrityError, DataError) as problem:
+            self._files.detach(one.attachment, tenant_id=owner.id, now=self._now())
+            self._fail_for(one, problem)
+            return False
+        return True
+
+    def _create(self, owner: Owner, ready: Sequence[Ready]) -> Sequence[Ready]:
+        if not ready:
+            return ready
+        now = self._now()
+        contents = [{**one.item.fields, "media": one.attachment.ids if one.attachment else []} for one in ready]
+        origins = [Origin(one.author_id, one.item.created_at, one.item.updated_at) for one in ready]
+        with operations.named_conflicts(), tenant_scope(owner.id):
+            external = attachments.write(tenant_id=owner.id, items=[(one.item, one.attachment) for one in ready])
+            made = operations.write_new(
+                tenant_id=owner.id,
+                author_id=None,
+                contents=contents,
+                now=now,
+                ids=[one.item.id for one in ready],
+                origins=origins,
+            )
+            charging.charge(
+                tenant_id=owner.id, now=now, added=[operations.sized(item) for item in made], media=Count(external, 0)
+            )
+        return ready
+
+    def _compare(self, tenant_id: UUID, ready: Sequence[Ready], *, is_new: bool) -> None:
+        """Read bodies back, and compare them with the old ones; each document's own checksum is checked on the way."""
+        texts = _first_texts(tenant_id, [one.item.id for one in ready]) if ready and not self._wanted.dry_run else {}
+        for one in ready:
+            if one.item.id not in texts:
+                continue
+            self._tally.compared += 1
+            if texts[one.item.id] == one.item.text:
+                self._tally.equal += 1
+            elif is_new:
+                self._warn(one.item.old_id, "differs", "What can be read here is not what the old table has.")
+            else:
+                self._warn(one.item.old_id, "source_changed", "The old text has changed since it was brought over.")
+
+    # Counting
+
+    def _count_created(self, one: Ready) -> None:
+        size, attached = len(one.item.text.encode()), one.attachment or self._files.foreseen(one.item)
+        mine = self._tally.tenant(one.owner.id, one.owner.name)
+        for part in (self._tally, mine):
+            part.created += 1
+            part.bytes += size
+            part.media += bool(attached)
+        self._tally.fetched += bool(attached and attached.is_stored)
+        for code, message in [*one.item.warnings, *one.owner.warnings]:
+            self._warn(one.item.old_id, code, message)
+        one.owner.warnings.clear()
+
+    def _fail_for(self, one: Ready, problem: Exception) -> None:
+        if isinstance(problem, Problem):
+            self._fail(one.item.old_id, problem.code, explain(problem), one.owner)
+        elif isinstance(problem, Unusable):
+            self._fail(one.item.old_id, problem.code, str(problem), one.owner)
+        else:
+            self._fail(one.item.old_id, "refused", f"The database refuses it: {problem}", one.owner)
+
+    def _fail(self, old_id: str, code: str, message: str, owner: Owner | None) -> None:
+        self._tally.failed += 1
+        self._tally.reasons[code] += 1
+        if owner is not None:
+            mine = self._tally.tenant(owner.id, owner.name)
+            mine.failed += 1
+            mine.quota_exceeded += code == QUOTA
+        self._note(LegacyProblem.Kind.ERROR, old_id, code, message)
+
+    def _warn(self, old_id: str, code: str, message: str) -> None:
+        self._tally.notices[code] += 1
+        self._note(LegacyProblem.Kind.WARNING, old_id, code, message)
+
+    def _note(self, kind: str, old_id: str, code: str, message: str) -> None:
+        text = message[:MESSAGE_CHARACTERS].encode("utf-8", "replace").decode().replace("\0", "")
+        clean = old_id.encode("utf-8", "replace").decode()
+        if self._wanted.dry_run and len(self.done.dry_problems) + len(self._problems) >= MOST_DRY_PROBLEMS:
+            return
+        self._problems.append(LegacyProblem(run=self._run, kind=kind, old_id=clean, code=code, message=text))
+
+    def _refuse_nameless(self, number: int) -> None:
+        self._tally.total += number
+        self._tally.failed += number
+        if number:
+            self._tally.reasons["no_id"] += number
+        for _ in range(min(number, MAX_NAMELESS)):
+            self._note(LegacyProblem.Kind.ERROR, "", "no_id", "A row without an id.")
+
+    # Keeping
+
+    def _hold(self, content_ids: list[UUID]) -> None:
+        """Note which items are about to be made."""
+        LegacyRun.objects.filter(id=self._run.id).update(in_hand=[*self._in_hand, *content_ids])
+        self._in_hand = self._in_hand.union(content_ids)
+
+    def _keep(self) -> None:
+        """Keep how far it got."""
+        problems, self._problems = self._problems, []
+        if self._wanted.dry_run:
+            self.done.dry_problems += problems
+            return
+        self._in_hand = frozenset()
+        self._run.in_hand, self._run.counts = [], self._tally.as_dict()
+        with transaction.atomic():
+            self._run.save()
+            LegacyProblem.objects.bulk_create(problems)
+
+
+def _newest(selection: Selection) -> LegacyRun | None:
+    runs = LegacyRun.objects.filter(table=selection.table, tenant=selection.tenant_id)
+    return runs.order_by("-started_at").first()
+
+
+def _here(tenant_id: UUID, content_ids: Sequence[UUID]) -> set[UUID]:
+    with tenant_scope(tenant_id):
+        rows = ContentItem.objects.filter(tenant_id=tenant_id, id__any=content_ids)
+        return set(rows.values_list("id", flat=True))
+
+
+def _first_texts(tenant_id: UUID, content_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Return the bodies of items' first versions, as far as these are still there."""
+    with tenant_scope(tenant_id):
+        rows = ContentVersion.objects.filter(tenant_id=tenant_id, content_id__any=content_ids, version=1)
+        keys = {
+            documents.key_of(content_id, sha): content_id
+            for content_id, sha in rows.values_list("content_id", "sha256")
+        }
+        found = documents.spooled(keys=keys)
+    found |= documents.fetch(tenant_id=tenant_id, keys=keys.keys() - found.keys())
+    return {keys[key]: document.fields["body"] for key, document in found.items()}
+
+
+def _room(owner: Owner) -> int | None:
+    """Return how many bytes fit into a tenant's storage, None for any number."""
+    if owner.is_new:
+        return quota_queries.plan_limits()[owner.tier]
+    with tenant_scope(owner.id):
+        return quota_queries.usage_in_scope(tenant_id=owner.id).remaining_bytes

@@ -1,0 +1,60 @@
+"""Tenants, brands and people that come from another platform under their old ids. Call these inside a system scope."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from engarde.accounts.models import Brand, Membership, Tenant, User, normalise_email
+from engarde.accounts.roles import Role
+
+
+@dataclass(frozen=True, slots=True)
+class OldBrand:
+    """A brand as the other platform knows it."""
+
+    id: UUID
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OldUser:
+    """A person as the other platform knows them."""
+
+    id: UUID
+    email: str
+    first_name: str
+    last_name: str
+
+
+def adopt_tenant(*, tenant_id: UUID, name: str) -> bool:
+    """Make a tenant unless it is here, and tell whether it was made."""
+    _, is_new = Tenant.objects.get_or_create(id=tenant_id, defaults={"name": name[:200]})
+    return is_new
+
+
+def adopt_brands(*, tenant_id: UUID, brands: Iterable[OldBrand]) -> None:
+    """Make a tenant's brands that are not here."""
+    rows = [Brand(id=brand.id, tenant_id=tenant_id, name=brand.name[:200]) for brand in brands]
+    Brand.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def adopt_author(*, tenant_id: UUID, user: OldUser) -> UUID:
+    """Make a person unless the id or the address is known, and invite them as an editor of a tenant; return who it is here.
+
+    Nobody is let in by this: a person who has no password asks for a reset, which proves the address, and the invitation holds
+    from then on. No mail is sent.
+    """
+    found = User.objects.filter(id=user.id).first() or User.objects.filter(email=normalise_email(user.email)).first()
+    if found is None:
+        found = User(
+            id=user.id,
+            email=normalise_email(user.email),
+            first_name=user.first_name[:150],
+            last_name=user.last_name[:150],
+        )
+        found.set_unusable_password()
+        found.save(force_insert=True)
+    Membership.objects.bulk_create(
+        [Membership(tenant_id=tenant_id, user=found, role=Role.EDITOR)], ignore_conflicts=True
+    )
+    return found.id
