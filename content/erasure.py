@@ -22,6 +22,7 @@ from content.models import (
     ContentVersion,
     Delivery,
     IndexedBrand,
+    LegacyProblem,
     Media,
     MediaUse,
     Platform,
@@ -55,6 +56,9 @@ DELETE FROM content_versions AS version USING gone
 WHERE version.content_id = gone.content_id AND version.version = gone.version
 RETURNING version.content_id, version.sha256"""
 # A row that is renamed is no longer the upload's that made it: should that still be under way, it fails.
+FORGET_COUNTS = """
+UPDATE content_legacy_runs SET counts = counts #- ARRAY['tenants', %(tenant)s], updated_at = now()
+WHERE counts->'tenants' ? %(tenant)s"""
 CLAIM_FILES = """
 UPDATE content_media_uploads SET id = gen_random_uuid(), started_at = now()
 WHERE id = ANY(ARRAY(SELECT id FROM content_media_uploads WHERE tenant_id = %s LIMIT %s FOR UPDATE))
@@ -122,6 +126,7 @@ def erase_tenant(*, tenant_id: UUID, limit: int) -> dict[str, int]:
         or erase_rows(ROWS, tenant_id=tenant_id, limit=limit)
         or _erase_blobs(tenant_id, min(limit, FILES_A_BATCH))
         or _erase_files(tenant_id, min(limit, FILES_A_BATCH))
+        or _erase_reports(tenant_id, limit)
     )
 
 
@@ -167,6 +172,17 @@ def _forget_copies(keys: Sequence[DocumentKey]) -> dict[str, int]:
         names = [f"{cache.KEY_PREFIX}{key}" for key in keys[start : start + KEYS_A_CALL]]
         removed += redis_client.attempt(lambda client, names=names: int(client.delete(*names)), 0)  # type: ignore[misc]
     return _without_zeros({"cached_documents": removed})
+
+
+def _erase_reports(tenant_id: UUID, limit: int) -> dict[str, int]:
+    """Remove what migrations of old content say of a tenant."""
+    with erasing_scope(tenant_id):
+        found = LegacyProblem.objects.filter(of_tenant=tenant_id).values_list("id", flat=True)
+        problems = LegacyProblem.objects.filter(id__in=list(found[:limit])).delete()[0]
+        with connection.cursor() as cursor:
+            cursor.execute(FORGET_COUNTS, {"tenant": str(tenant_id)})
+            runs = cursor.rowcount
+    return _without_zeros({"content_legacy_problems": problems, "content_legacy_runs": runs})
 
 
 def _erase_blobs(tenant_id: UUID, limit: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What this process counts for `/metrics`. Each process counts for itself: a worker's uploads do not show in the web's figures."""
+"""What this room counts for Prometheus; nothing here names a tenant."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -13,7 +13,11 @@ DAMAGED = Counter(
     ["tier"],
 )
 REPAIRS = Counter("engarde_document_repairs", "Repairs queued, by the tier that lacked the document.", ["tier"])
-MEMORY_BYTES = Gauge("engarde_document_memory_bytes", "Bytes of documents kept in this process's memory.")
+MEMORY_BYTES = Gauge(
+    "engarde_document_memory_bytes",
+    "Bytes of documents kept in memory.",
+    multiprocess_mode="livesum",
+)
 ZERODB_SECONDS = Histogram(
     "engarde_zerodb_request_seconds",
     "Time of requests to ZeroDB, by call (query, insert, replace, delete, tables) and outcome (ok, rejected, failed).",
@@ -23,7 +27,16 @@ ZERODB_SECONDS = Histogram(
 ZERODB_NOT_ASKED = Counter(
     "engarde_zerodb_not_asked", "Requests to ZeroDB that were not made, by reason (circuit, budget).", ["reason"]
 )
-ZERODB_CIRCUIT = Gauge("engarde_zerodb_circuit_open", "1 while this process leaves ZeroDB alone after failures.")
+ZERODB_CIRCUIT = Gauge(
+    "engarde_zerodb_circuit_open",
+    "1 while ZeroDB is left alone after failures.",
+    multiprocess_mode="livemostrecent",
+)
+CARRIED = Counter(
+    "engarde_carried",
+    "What carriers did for ZeroDB, by kind (document, record) and outcome (sent, removed, dropped, failed, put_off).",
+    ["kind", "outcome"],
+)
 
 
 def count_lookups(tier: str, *, wanted: int, found: int) -> None:
@@ -32,3 +45,10 @@ def count_lookups(tier: str, *, wanted: int, found: int) -> None:
         LOOKUPS.labels(tier, "hit").inc(found)
     if wanted > found:
         LOOKUPS.labels(tier, "miss").inc(wanted - found)
+
+
+def count_carried(kind: str, **outcomes: int) -> None:
+    """Count what a pass of a carrier did; what it did not do makes no series."""
+    for outcome, number in outcomes.items():
+        if number:
+            CARRIED.labels(kind, outcome).inc(number)

@@ -22,7 +22,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
-from content import spool
+from content import metrics, spool
 from content.models import ContentVersion, Media, SpooledDocument, SpooledRecord
 from content.stores.base import (
     DOCUMENTS,
@@ -118,7 +118,11 @@ def run_pass(*, store: DocumentStore, now: Callable[[], datetime]) -> Pass:
     _put_off([outcomes[place] for place in failed], now(), tried=True)
     _put_off([outcomes[place] for place in untried], now(), tried=False)
     put = sum(outcomes[place][0].record is not None for place in stored)
-    return Pass(put, len(stored) - put, dropped, len(failed), len(untried))
+    removed = len(stored) - put
+    metrics.count_carried(
+        "record", sent=put, removed=removed, dropped=dropped, failed=len(failed), put_off=len(untried)
+    )
+    return Pass(put, removed, dropped, len(failed), len(untried))
 
 
 def _claim(now: datetime) -> tuple[list[Claimed], int]:

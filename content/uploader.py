@@ -19,7 +19,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
-from content import documents, spool
+from content import documents, metrics, spool
 from content.models import ContentItem, ContentVersion, SpooledDocument
 from content.packing import DamagedDocument
 from content.stores.base import Document, DocumentKey, DocumentStore, StoreRejected, StoreUnavailable
@@ -117,6 +117,7 @@ def run_pass(*, store: DocumentStore, now: Callable[[], datetime]) -> Pass:
     _mark_sent([(claimed[place], str(outcomes[place])) for place in stored])
     _put_off([(claimed[place], outcomes[place]) for place in failed], now(), tried=True)
     _put_off([(claimed[place], outcomes[place]) for place in untried], now(), tried=False)
+    metrics.count_carried("document", sent=len(stored), failed=len(failed), put_off=len(untried))
     return Pass(uploaded=len(stored), failed=len(failed), untried=len(untried))
 
 

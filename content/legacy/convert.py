@@ -212,8 +212,8 @@ def _choice(reading: _Reading, column: str, choices: Sequence[str], otherwise: s
     value = reading.text(column).strip()
     if value.lower() in choices:
         return value.lower()
-    code, what = ("unknown_type", f"{value[:100]!r} is none of them") if value else ("no_type", "it is NULL")
-    reading.or_mended(code, f"{column}: {what}: {', '.join(sorted(choices))}.", f"It became {otherwise}.")
+    code, what = ("unknown_type", repr(value[:100])) if value else ("no_type", "NULL")
+    reading.or_mended(code, f"{column}: {what} is not one of {', '.join(sorted(choices))}.", f"It became {otherwise}.")
     if value:
         reading.kept[f"legacy_{column}"] = value[:1000]
     return otherwise
@@ -223,7 +223,7 @@ def _status(reading: _Reading, metadata: dict[str, Any]) -> tuple[str, datetime 
     """Return the status, NULL being a draft, and for a scheduled one the time that the metadata say."""
     value = reading.text("status").strip().lower() or Status.DRAFT
     if value not in Status.values:
-        message = f"status: {value[:100]!r} is none of them: {', '.join(Status.values)}."
+        message = f"status: {value[:100]!r} is not one of {', '.join(Status.values)}."
         reading.or_mended("unknown_status", message, "It became a draft.")
         reading.kept["legacy_status"] = value[:1000]
         return Status.DRAFT, None

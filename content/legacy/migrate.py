@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db import DataError, IntegrityError, connection, transaction
 
 from content import documents, operations
-from content.legacy import attachments, convert
+from content.legacy import attachments, convert, ids
 from content.legacy.attachments import Attachment
 from content.legacy.convert import OldItem, Unusable
 from content.legacy.owners import Owner, Owners
@@ -187,7 +187,9 @@ class _Migration:
                 if one.item.id in mine:
                     raise Unusable("doubled_id", "Another row has the same id, but for upper and lower case.")
             except Unusable as problem:
-                self._fail(str(row["id"]), problem.code, str(problem), self._owners.known(row["tenant_id"]))
+                self._fail(
+                    str(row["id"]), problem.code, str(problem), self._owners.known(row["tenant_id"]), row["tenant_id"]
+                )
             else:
                 mine[one.item.id] = one
         for mine in ready.values():
@@ -301,9 +303,13 @@ class _Migration:
             if texts[one.item.id] == one.item.text:
                 self._tally.equal += 1
             elif is_new:
-                self._warn(one.item.old_id, "differs", "What can be read here is not what the old table has.")
+                self._warn(
+                    one.item.old_id, "differs", "What can be read here is not what the old table has.", tenant_id
+                )
             else:
-                self._warn(one.item.old_id, "source_changed", "The old text has changed since it was brought over.")
+                self._warn(
+                    one.item.old_id, "source_changed", "The old text has changed since it was brought over.", tenant_id
+                )
 
     # Counting
 
@@ -316,7 +322,7 @@ class _Migration:
             part.media += bool(attached)
         self._tally.fetched += bool(attached and attached.is_stored)
         for code, message in [*one.item.warnings, *one.owner.warnings]:
-            self._warn(one.item.old_id, code, message)
+            self._warn(one.item.old_id, code, message, one.owner.id)
         one.owner.warnings.clear()
 
     def _fail_for(self, one: Ready, problem: Exception) -> None:
@@ -327,25 +333,28 @@ class _Migration:
         else:
             self._fail(one.item.old_id, "refused", f"The database refuses it: {problem}", one.owner)
 
-    def _fail(self, old_id: str, code: str, message: str, owner: Owner | None) -> None:
+    def _fail(self, old_id: str, code: str, message: str, owner: Owner | None, old_tenant: str | None = None) -> None:
         self._tally.failed += 1
         self._tally.reasons[code] += 1
         if owner is not None:
             mine = self._tally.tenant(owner.id, owner.name)
             mine.failed += 1
             mine.quota_exceeded += code == QUOTA
-        self._note(LegacyProblem.Kind.ERROR, old_id, code, message)
+        of_tenant = owner.id if owner else ids.new_id("tenants", old_tenant.strip()) if old_tenant else None
+        self._note(LegacyProblem.Kind.ERROR, old_id, code, message, of_tenant)
 
-    def _warn(self, old_id: str, code: str, message: str) -> None:
+    def _warn(self, old_id: str, code: str, message: str, of_tenant: UUID) -> None:
         self._tally.notices[code] += 1
-        self._note(LegacyProblem.Kind.WARNING, old_id, code, message)
+        self._note(LegacyProblem.Kind.WARNING, old_id, code, message, of_tenant)
 
-    def _note(self, kind: str, old_id: str, code: str, message: str) -> None:
+    def _note(self, kind: str, old_id: str, code: str, message: str, of_tenant: UUID | None = None) -> None:
         text = message[:MESSAGE_CHARACTERS].encode("utf-8", "replace").decode().replace("\0", "")
         clean = old_id.encode("utf-8", "replace").decode()
         if self._wanted.dry_run and len(self.done.dry_problems) + len(self._problems) >= MOST_DRY_PROBLEMS:
             return
-        self._problems.append(LegacyProblem(run=self._run, kind=kind, old_id=clean, code=code, message=text))
+        self._problems.append(
+            LegacyProblem(run=self._run, kind=kind, of_tenant=of_tenant, old_id=clean, code=code, message=text)
+        )
 
     def _refuse_nameless(self, number: int) -> None:
         self._tally.total += number

@@ -177,6 +177,8 @@ class Source:
             " GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 1000"
         ).format(live=live, place=place, where=where)
         [(rows, deleted, nameless)] = self._ask(counts, values)
+        if wanted.tenant_id and not rows and not deleted:
+            raise NoLegacyData(f"The table {wanted.table} has no rows of the tenant {wanted.tenant_id!r}.")
         return Counts(rows, deleted, nameless, [name for (name,) in self._ask(doubled, values)])
 
     def page(self, wanted: Selection, *, after: str | None, limit: int) -> list[Row]:

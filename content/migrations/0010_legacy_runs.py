@@ -61,6 +61,10 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("kind", models.CharField(choices=[("error", "Error"), ("warning", "Warning")], max_length=10)),
+                (
+                    "of_tenant",
+                    models.UUIDField(help_text="The tenant whose the row is, as far as it says so.", null=True),
+                ),
                 ("old_id", models.TextField()),
                 ("code", models.CharField(max_length=60)),
                 ("message", models.TextField()),
@@ -73,6 +77,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_legacy_problems",
+                "indexes": [models.Index(models.F("of_tenant"), name="legacy_problem_of_tenant")],
             },
         ),
     ]

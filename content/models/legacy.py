@@ -44,12 +44,14 @@ class LegacyProblem(models.Model):
 
     run = models.ForeignKey(LegacyRun, models.CASCADE, related_name="problems")
     kind = models.CharField(max_length=10, choices=Kind.choices)
+    of_tenant = models.UUIDField(null=True, help_text="The tenant whose the row is, as far as it says so.")
     old_id = models.TextField()
     code = models.CharField(max_length=60)
     message = models.TextField()
 
     class Meta:
         db_table = "content_legacy_problems"
+        indexes: ClassVar = [models.Index("of_tenant", name="legacy_problem_of_tenant")]
 
     def __str__(self) -> str:
         return f"{self.old_id}: {self.code}"

@@ -15,14 +15,14 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from content import operations, queries
+from content import erasure, operations, queries
 from content.legacy import convert, files, migrate, sample, source
 from content.legacy.convert import Unusable
 from content.legacy.migrate import Wanted
 from content.legacy.source import ASSETS, ITEMS, Selection
 from content.media import queries as media_queries
 from content.media.uploads import Received
-from content.models import ContentItem, LegacyRun
+from content.models import ContentItem, LegacyProblem, LegacyRun
 from engarde.accounts.models import Membership, Tenant, User
 from engarde.common.scopes import system_scope, tenant_scope
 from quotas import operations as quota_operations
@@ -702,3 +702,17 @@ def test_http_is_a_reference_without_being_asked(old: Old) -> None:
 
     assert report["media"] == 1
     assert item_of(old, old_id).fields["media"]
+
+
+def test_an_erased_tenant_is_in_no_report_either(schema: str, old: Old) -> None:
+    other = Old(schema).owner()
+    old.item(title=None), old.item(), other.item(title=None), other.item()
+    run(ITEMS_COMMAND)
+
+    while erasure.erase_tenant(tenant_id=UUID(old.tenant), limit=100):
+        pass
+
+    [kept] = LegacyRun.objects.filter(counts__tenants__has_key=other.tenant)
+    assert old.tenant not in kept.counts["tenants"]
+    assert not LegacyProblem.objects.filter(of_tenant=old.tenant).exists()
+    assert LegacyProblem.objects.filter(of_tenant=other.tenant).exists()
