@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from content.models import Change, ContentItem
-from dr import archives, keeping, sync
+from dr import archives, epochs, keeping, states, sync
 from dr.archives.bigquery import BigQueryArchive
 from dr.models import Batch, Run
 from engarde.common.scopes import system_scope
@@ -125,3 +125,36 @@ def _nowhere() -> Any:
     from io import StringIO
 
     return StringIO()
+
+
+def test_a_database_that_came_back_from_a_snapshot_of_its_own_begins_an_epoch_and_waits_for_a_restore(
+    alice: Person, back_up: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item_id = UUID(alice.writes()["id"])
+    back_up()
+    before = states.row().epoch
+    assert before is not None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BigQueryArchive, "latest_number", lambda _archive, *, epoch: 2**40 + epoch)
+        keeping.look_after(now=timezone.now())
+
+    try:
+        assert states.row().epoch == before + 1
+        assert states.row().awaits_restore
+        with system_scope("a test looks"):
+            assert Change.objects.get(entity_id=item_id).acked_at is None
+        back_up()
+        assert in_archive(alice) == {item_id}
+    finally:
+        epochs.is_restored()
+
+
+def test_a_database_whose_numbers_the_archive_knows_is_left_alone(alice: Person, back_up: Callable[[], int]) -> None:
+    alice.writes()
+    back_up()
+    before = states.row().epoch
+
+    keeping.look_after(now=timezone.now())
+
+    assert (states.row().epoch, states.row().awaits_restore) == (before, False)
