@@ -1,16 +1,18 @@
 """`make bench`: the benchmark table. Each figure stands beside its baseline, measured in the same run."""
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engarde.embedded import session
 from tests.bench.measure import Row
+
+if TYPE_CHECKING:
+    from tests.bench.report import Measured
 
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
@@ -30,15 +32,45 @@ def main() -> int:
         with session.join(Path(folder), session.needed(os.environ), wait_for_end=True) as settings:
             os.environ.update(settings, **{session.JOINED: "joined"})
             _prepare()
-            rows = [_shown(row, as_json=options.json) for row in _rows(options)]
-    if options.json:
-        sys.stdout.write(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+            _measure(options)
     return 0
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from tests.bench import groups, report
+
+    facts = report.machine()
+    if not options.json:
+        sys.stdout.write("".join(f"{name:<10} {value}\n" for name, value in facts.items()))
+    runs = [[_shown(row, as_json=options.json) for row in _rows(options)] for _ in range(options.runs)]
+    curves = groups.growth_curves() if options.growth or options.page else []
+    rows = report.merged(runs)
+    if options.runs > 1 and not options.json:
+        _show_spread(rows)
+    found = report.as_json(rows, facts, curves)
+    if options.json:
+        sys.stdout.write(found + "\n")
+    if options.report:
+        options.report.write_text(found + "\n", encoding="utf-8")
+    if options.page:
+        report.write_page(options.page, rows, facts, curves)
+
+
+def _show_spread(rows: "list[Measured]") -> None:
+    sys.stdout.write("\n")
+    for one in rows:
+        if one.lowest is not None:
+            spread = f"{one.row.ratio:.2f}, {one.lowest:.2f} to {one.highest:.2f} in {one.runs} runs"
+            sys.stdout.write(f"{one.row.name:<44} {spread}  {one.row.goal}\n")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the JSON object to a file too")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write a page for the docs, with pictures of growth")
+    parser.add_argument("--growth", action="store_true", help="measure the curves of growth, too")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="run all N times and tell the spread")
     parser.add_argument("--only", default="", help="only the groups with this in their name")
     parser.add_argument("--items", type=int, default=1_000_000, help="items of the large tenant")
     parser.add_argument("--backup-items", type=int, default=20_000, help="items that are backed up and restored")

@@ -13,11 +13,13 @@ from tests.bench import (
     backup_load,
     backup_rows,
     generation_rows,
+    growth,
     http_rows,
     legacy_rows,
     quota_rows,
     scale_rows,
 )
+from tests.bench.growth import Curve
 from tests.bench.measure import Row
 from tests.bench.server import carriers, serving
 from tests.providers import Provider as Stranger
@@ -112,6 +114,12 @@ def backup_load_rows() -> Iterator[Row]:
     carry()
     with serving() as stranger:
         yield from backup_load.rows(stranger, new_tenant(), new_tenant())
+
+
+def growth_curves() -> list[Curve]:
+    """Measure how requests fare with more items, tenants and clients."""
+    with serving() as stranger:
+        return growth.curves(stranger, new_tenant)
 
 
 def new_tenant() -> NewTenant:
