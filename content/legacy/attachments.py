@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.conf import settings
@@ -18,6 +19,7 @@ from engarde.common.problems import Problem
 from engarde.common.scopes import tenant_scope
 from quotas.charging import StorageQuotaExceeded
 
+PASSING = 500  # from this status on a problem is nobody's fault and may be gone soon
 MOST_KEPT = 2048  # characters of an address that was left out
 REFUSED = "The address of its file is private, loopback or link-local; such addresses are never asked."
 
@@ -77,6 +79,12 @@ class Files:
             return None
         return Attachment(media_id, is_stored, is_here=is_stored)
 
+    def kept(self, item: OldItem, *, tenant_id: UUID) -> Attachment | None:
+        """Return the file that an item came with, if one is here."""
+        media_id = _media_id(item)
+        is_stored = _here(tenant_id, media_id)
+        return None if is_stored is None else Attachment(media_id, is_stored, is_here=True)
+
     def foreseen(self, item: OldItem) -> Attachment | None:
         """Return what an item's file would be without being fetched."""
         return Attachment(_media_id(item), is_stored=False, is_here=False) if item.file_url else None
@@ -107,6 +115,8 @@ class Files:
         except StorageQuotaExceeded:
             raise
         except Problem as problem:
+            if problem.status >= PASSING:
+                raise
             item.warnings.append(("file_not_stored", f"Its file is a reference now: {problem.detail}"))
             return False
         finally:
@@ -157,6 +167,15 @@ def _here(tenant_id: UUID, media_id: UUID) -> bool | None:
 
 
 def _problem_of(url: str) -> tuple[str, str] | None:
-    if not references.is_address(url):
-        return "bad_file_url", f"file_url: {url[:100]!r} is no address of the web."
+    if not _is_plain(url):
+        return "bad_file_url", f"file_url: {url[:100]!r} is no plain address of the web."
     return ("private_address", REFUSED) if files.address_is_refused(url) else None
+
+
+def _is_plain(url: str) -> bool:
+    """Tell whether everybody reads an address alike: with a host, without a name and password, without backslashes."""
+    try:
+        parts = urlsplit(url)
+        return references.is_address(url) and bool(parts.hostname) and "@" not in parts.netloc and "\\" not in url
+    except ValueError:
+        return False

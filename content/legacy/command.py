@@ -46,11 +46,15 @@ class MigrationCommand(JSONCommand):
             CommandError: it could not run; what was completed stays, and --resume goes on behind it.
         """
         started, wanted = time.perf_counter(), self._wanted(options)
+        _require_writable(options["report"])
         try:
             with source.opened() as opened, tqdm(unit="row", desc=self.table, disable=options["json"]) as bar:
                 done = migrate.run(source=opened, wanted=wanted, now=timezone.now, begin=bar.reset, progress=bar.update)
         except Problem as problem:
             raise CommandError(explain(problem), returncode=COULD_NOT_RUN) from problem
+        except KeyboardInterrupt as error:
+            message = "Stopped. What was completed stays; --resume goes on behind it."
+            raise CommandError(message, returncode=COULD_NOT_RUN) from error
         except DatabaseError as error:
             message = f"The database failed; what was completed stays, --resume goes on behind it. {error}"
             raise CommandError(message, returncode=COULD_NOT_RUN) from error
@@ -76,6 +80,20 @@ class MigrationCommand(JSONCommand):
     def succeeded(self, report_: dict[str, Any]) -> bool:
         """Fail when some row failed, or arrived as something else."""
         return not report_["failed"] and not report_["notices"].get("differs")
+
+
+def _require_writable(path: Path | None) -> None:
+    """See that a report can be written before hours of work go into it.
+
+    Raises:
+        CommandError: it cannot.
+    """
+    try:
+        if path is not None:
+            path.open("a").close()
+    except OSError as error:
+        message = f"The report cannot be written to {path}: {error.strerror}"
+        raise CommandError(message, returncode=COULD_NOT_RUN) from error
 
 
 def _number(text: str) -> int:

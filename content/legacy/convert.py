@@ -28,6 +28,7 @@ from engarde.common.fields import MetadataField
 
 LIST_FIELDS = ("platforms", "tags", "hashtags", "mentions")
 MAX_ENTRIES = MAX_ENTRY = 100
+LONGEST_ID = 255
 PARTS = ("headline_text", "ad_copy_text", "description", "cta_text")
 TEXT_ASSETS = frozenset({"ad_copy", "headline", "description", "document"})
 FILE_ASSETS: Mapping[str, ContentType] = {"image": ContentType.IMAGE, "video": ContentType.VIDEO}
@@ -121,9 +122,12 @@ def convert(table: str, row: Row, *, keep_id: bool, mend: bool, now: datetime) -
     """
     reading = _Reading(row, mend=mend)
     old_id = reading.text("id")
+    for name in ("id", "tenant_id", "brand_id", "user_id"):
+        if len(reading.text(name)) > LONGEST_ID:
+            raise Unusable("id_too_long", f"{name}: it has more than {LONGEST_ID} characters.")
     if not reading.text("tenant_id").strip():
         raise Unusable("no_tenant", "It belongs to no tenant: tenant_id is NULL.")
-    fields, text = _item(reading) if table == ITEMS else _asset(reading)
+    fields, text = _item(reading, now) if table == ITEMS else _asset(reading)
     if len(text.encode()) > settings.CONTENT_MAX_BODY_BYTES:
         raise Unusable(
             "body_too_large", f"The body has more than the {settings.CONTENT_MAX_BODY_BYTES} bytes that one may have."
@@ -152,10 +156,10 @@ def convert(table: str, row: Row, *, keep_id: bool, mend: bool, now: datetime) -
     )
 
 
-def _item(reading: _Reading) -> tuple[dict[str, Any], str]:
+def _item(reading: _Reading, now: datetime) -> tuple[dict[str, Any], str]:
     known = _object(reading, "content_metadata")
     lists = {name: _list(reading, name, known.pop(name, None)) for name in LIST_FIELDS}
-    status, scheduled_at = _status(reading, known)
+    status, scheduled_at = _status(reading, known, now)
     fields = {
         "title": reading.text("title"),
         "type": _choice(reading, "content_type", ContentType.values, ContentType.POST),
@@ -219,7 +223,7 @@ def _choice(reading: _Reading, column: str, choices: Sequence[str], otherwise: s
     return otherwise
 
 
-def _status(reading: _Reading, metadata: dict[str, Any]) -> tuple[str, datetime | None]:
+def _status(reading: _Reading, metadata: dict[str, Any], now: datetime) -> tuple[str, datetime | None]:
     """Return the status, NULL being a draft, and for a scheduled one the time that the metadata say."""
     value = reading.text("status").strip().lower() or Status.DRAFT
     if value not in Status.values:
@@ -230,8 +234,12 @@ def _status(reading: _Reading, metadata: dict[str, Any]) -> tuple[str, datetime 
     if value != Status.SCHEDULED:
         return value, None
     scheduled_at = _instant(str(metadata.get("scheduled_at") or ""))
-    if scheduled_at is None:
-        reading.or_mended("no_time", "status: scheduled, and nothing says for when.", "It became a draft.")
+    if scheduled_at is None or scheduled_at <= now:
+        message = (
+            "nothing says for when" if scheduled_at is None else "its time is past, so that it would be published now"
+        )
+        code = "no_time" if scheduled_at is None else "time_past"
+        reading.or_mended(code, f"status: scheduled, and {message}.", "It became a draft.")
         reading.kept["legacy_status"] = value
         return Status.DRAFT, None
     metadata.pop("scheduled_at")

@@ -27,7 +27,7 @@ NO_ANSWER = "It did not answer in time."
 
 
 class AddressRefused(Exception):
-    """It leads, by itself, by DNS or by a redirect, to an address that is not public, or to a port that is not called."""
+    """It leads, by itself, by DNS or by a redirect, to an address that is not public."""
 
 
 class NotFetched(Exception):

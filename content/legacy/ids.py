@@ -11,6 +11,11 @@ def is_uuid(old: str) -> bool:
     return bool(SHAPE.fullmatch(old))
 
 
+def same(old: str) -> str:
+    """Return an old id in the form in which equal ones are equal: UUIDs in lower case."""
+    return old.lower() if is_uuid(old) else old
+
+
 def new_id(table: str, old: str, *, keep: bool = True) -> UUID:
     """Return the id that a row has here.
 

@@ -4,10 +4,11 @@ A batch is written a tenant at a time, each in one transaction; should that fail
 batch, and before it which items it is about to make: so a run that was killed goes on, and counts what it had made as made.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import DataError, IntegrityError, connection, transaction
@@ -29,6 +30,8 @@ from quotas.usage import Count
 
 LOCK = 0x6C65676163  # "legac": of migrations, in PostgreSQL's numbers for advisory locks
 MAX_NAMELESS = 1000
+# Webhooks are about what happens here, not about what happened on another platform years ago.
+UNANNOUNCED = "SELECT set_config('engarde.importing', 'on', true)"
 MOST_DRY_PROBLEMS = 20_000  # a dry run keeps them in memory
 MESSAGE_CHARACTERS = 500
 QUOTA = charging.StorageQuotaExceeded.code
@@ -73,7 +76,7 @@ class Ready:
 
     item: OldItem
     owner: Owner
-    author_id: UUID | None
+    author_id: UUID | None = None
     attachment: Attachment | None = None
 
 
@@ -135,14 +138,14 @@ class _Migration:
 
     def __init__(self, source: Source, wanted: Wanted, counts: Counts, now: Clock) -> None:
         self._source, self._wanted, self._now = source, wanted, now
-        self._owners = Owners(source, dry_run=wanted.dry_run, mend=wanted.mend)
+        self._owners = Owners(source, mend=wanted.mend)
         self._files = attachments.Files(fetch=wanted.fetch and not wanted.dry_run, mend=wanted.mend)
-        self._doubled = frozenset(counts.doubled)
         self._left: dict[UUID, int | None] = {}  # bytes that fit into a tenant's storage, for dry runs
         self._problems: list[LegacyProblem] = []
-        row = _newest(wanted.selection) if wanted.resume and not wanted.dry_run else None
+        name = source.name_of(wanted.selection.table)
+        row = _newest(wanted.selection, name) if wanted.resume and not wanted.dry_run else None
         self._in_hand = frozenset(row.in_hand) if row else frozenset()
-        self._run = row or LegacyRun(table=wanted.selection.table, tenant=wanted.selection.tenant_id)
+        self._run = row or LegacyRun(table=wanted.selection.table, tenant=wanted.selection.tenant_id, source=name)
         self._tally = Tally.of(self._run.counts)
         self.done = Done(self._run, self._tally, counts, resumed=row is not None, dry_problems=[])
         self.looked_at = self._tally.total - min(self._tally.total, counts.nameless) if row else 0
@@ -162,69 +165,79 @@ class _Migration:
                 self.done.finished, self._run.finished_at = True, self._now()
                 self._keep()
                 return
-            rows = self._whole_ids(rows, is_full=len(rows) == most)
             self._batch(rows)
             self._run.last_id = rows[-1]["id"]
             self._keep()
             looked_at += len(rows)
             yield len(rows)
 
-    def _whole_ids(self, rows: list[Row], *, is_full: bool) -> list[Row]:
-        """Leave the last id to the next page if it may go on there: pages go by the id."""
-        last = rows[-1]["id"]
-        before = [row for row in rows if row["id"] != last]
-        return before if is_full and last in self._doubled and before else rows
-
     def _batch(self, rows: Sequence[Row]) -> None:
-        names = [str(row["id"]) for row in rows]
-        shared = self._source.also_in(ITEMS, names) if self._wanted.selection.table == ASSETS else set()
-        ready: dict[UUID, dict[UUID, Ready]] = {}
+        names, table = [str(row["id"]) for row in rows], self._wanted.selection
+        shared = self._source.also_in(ITEMS, names) if table.table == ASSETS else set()
+        doubled = self._source.doubled(table, names) if self.done.counts.has_doubles else {}
+        ready: dict[UUID, list[Ready]] = {}
         for row in rows:
+            if str(row["id"]) in doubled:
+                continue
             self._tally.total += 1
             try:
-                one = self._ready(row, keep_id=row["id"] not in shared)
-                mine = ready.setdefault(one.owner.id, {})
-                if one.item.id in mine:
-                    raise Unusable("doubled_id", "Another row has the same id, but for upper and lower case.")
+                one = self._ready(row, keep_id=ids.same(str(row["id"])) not in shared)
             except Unusable as problem:
-                self._fail(
-                    str(row["id"]), problem.code, str(problem), self._owners.known(row["tenant_id"]), row["tenant_id"]
-                )
+                self._fail(str(row["id"]), problem.code, str(problem), self._owners.known(row["tenant_id"]), row)
             else:
-                mine[one.item.id] = one
+                ready.setdefault(one.owner.id, []).append(one)
+        self._refuse_doubled({name: doubled[name] for name in dict.fromkeys(names) if name in doubled})
         for mine in ready.values():
-            self._settle(list(mine.values()))
+            self._settle(mine)
 
     def _ready(self, row: Row, *, keep_id: bool) -> Ready:
-        if row["id"] in self._doubled:
-            raise Unusable("doubled_id", "More than one row has this id.")
+        """Judge a row; nothing is written for it."""
         item = convert.convert(
             self._wanted.selection.table, row, keep_id=keep_id, mend=self._wanted.mend, now=self._now()
         )
+        self._files.judge(item)
         owner = self._owners.of(item)
         item.fields["brand_id"] = str(self._owners.brand_of(owner, item))
-        author_id = self._owners.author_of(owner, item)
-        self._files.judge(item)
-        return Ready(item, owner, author_id)
+        return Ready(item, owner)
+
+    def _refuse_doubled(self, doubled: Mapping[str, int]) -> None:
+        """Refuse all rows of ids that more than one has, at their first sight: pages go by the id, and know no second row."""
+        for name, rows in doubled.items():
+            self._tally.total += rows
+            for _ in range(rows):
+                self._fail(
+                    name, "doubled_id", "More than one row has this id; UUIDs are one in upper and lower case.", None
+                )
 
     # One tenant's rows of a batch
 
     def _settle(self, ready: Sequence[Ready]) -> None:
         owner = ready[0].owner
-        here = _here(owner.id, [one.item.id for one in ready])
+        here = _here(owner.id, [one.item.id for one in ready]) if owner.is_here else set()
         new = [one for one in ready if one.item.id not in here]
-        known = [one for one in ready if one.item.id in here]
         if self._wanted.dry_run:
             self._foresee(owner, new)
         else:
             self._write(owner, new)
+        self._recognise(owner, [one for one in ready if one.item.id in here])
+
+    def _recognise(self, owner: Owner, known: Sequence[Ready]) -> None:
+        """Count rows whose items are here; an item of that id that did not come from that row is another's."""
+        first = _first_fields(owner.id, [one.item.id for one in known]) if known else {}
         for one in known:
+            fields = first.get(one.item.id)
+            if fields is not None and not _came_from(fields, one.item):
+                self._fail(one.item.old_id, "id_taken_here", "An item that is not this row's has its id here.", owner)
+                continue
             if one.item.id in self._in_hand:  # made by the batch that was broken off
+                one.attachment = self._files.kept(one.item, tenant_id=owner.id)
+                self._owners.author_of(owner, one.item, bring=False)
                 self._count_created(one)
             else:
                 self._tally.unchanged += 1
                 self._tally.tenant(owner.id, owner.name).unchanged += 1
-        self._compare(owner.id, known, is_new=False)
+            if fields is not None:
+                self._compare(owner, one, fields, is_new=False)
 
     def _foresee(self, owner: Owner, new: Sequence[Ready]) -> None:
         """Say what would be created, as far as it fits into the tenant's storage."""
@@ -236,29 +249,36 @@ class _Migration:
                 continue
             self._left[owner.id] = None if left is None else left - size
             one.attachment = self._files.foreseen(one.item)
+            self._owners.author_of(owner, one.item, bring=False)
             self._count_created(one)
 
     def _write(self, owner: Owner, new: Sequence[Ready]) -> None:
         """Write items together, or if that fails each by itself, to know which one is at fault."""
         if not new:
             return
-        self._hold([one.item.id for one in new])
+        self._hold([one.item.id for one in new], brings=None if owner.is_here else owner.id)
+        self._owners.bring(owner)
         staged = [one for one in new if self._stage(one)]
         try:
             made = self._create(owner, staged)
-        except (Problem, IntegrityError, DataError):
+        except (Problem, IntegrityError, DataError) as problem:
+            _raise_if_passing(problem)
             made = [one for one in staged if self._created_alone(owner, one)]
+        first = _first_fields(owner.id, [one.item.id for one in made])
         for one in made:
             self._count_created(one)
-        self._compare(owner.id, made, is_new=True)
+            if one.item.id in first:
+                self._compare(owner, one, first[one.item.id], is_new=True)
 
     def _stage(self, one: Ready) -> bool:
-        """Fetch and store a row's file, if it has one, and tell whether the row can be written."""
+        """Find a row's author, fetch and store its file, if it has one, and tell whether the row can be written."""
         try:
+            one.author_id = self._owners.author_of(one.owner, one.item, bring=True)
             one.attachment = self._files.attach(
                 one.item, tenant_id=one.owner.id, author_id=one.author_id, now=self._now()
             )
-        except (Problem, Unusable) as problem:
+        except (Problem, Unusable, IntegrityError, DataError) as problem:
+            _raise_if_passing(problem)
             self._fail_for(one, problem)
             return False
         return True
@@ -267,6 +287,7 @@ class _Migration:
         try:
             self._create(owner, [one])
         except (Problem, IntegrityError, DataError) as problem:
+            _raise_if_passing(problem)
             self._files.detach(one.attachment, tenant_id=owner.id, now=self._now())
             self._fail_for(one, problem)
             return False
@@ -278,7 +299,8 @@ class _Migration:
         now = self._now()
         contents = [{**one.item.fields, "media": one.attachment.ids if one.attachment else []} for one in ready]
         origins = [Origin(one.author_id, one.item.created_at, one.item.updated_at) for one in ready]
-        with operations.named_conflicts(), tenant_scope(owner.id):
+        with operations.named_conflicts(), tenant_scope(owner.id), connection.cursor() as cursor:
+            cursor.execute(UNANNOUNCED)
             external = attachments.write(tenant_id=owner.id, items=[(one.item, one.attachment) for one in ready])
             made = operations.write_new(
                 tenant_id=owner.id,
@@ -293,28 +315,22 @@ class _Migration:
             )
         return ready
 
-    def _compare(self, tenant_id: UUID, ready: Sequence[Ready], *, is_new: bool) -> None:
-        """Read bodies back, and compare them with the old ones; each document's own checksum is checked on the way."""
-        texts = _first_texts(tenant_id, [one.item.id for one in ready]) if ready and not self._wanted.dry_run else {}
-        for one in ready:
-            if one.item.id not in texts:
-                continue
-            self._tally.compared += 1
-            if texts[one.item.id] == one.item.text:
-                self._tally.equal += 1
-            elif is_new:
-                self._warn(
-                    one.item.old_id, "differs", "What can be read here is not what the old table has.", tenant_id
-                )
-            else:
-                self._warn(
-                    one.item.old_id, "source_changed", "The old text has changed since it was brought over.", tenant_id
-                )
+    def _compare(self, owner: Owner, one: Ready, fields: Mapping[str, Any], *, is_new: bool) -> None:
+        """Compare a body that was read back with the old one; the document's own checksum was checked on the way."""
+        self._tally.compared += 1
+        if fields["body"] == one.item.text:
+            self._tally.equal += 1
+        elif is_new:
+            self._warn(one.item.old_id, "differs", "What can be read here is not what the old table has.", owner.id)
+        else:
+            self._warn(
+                one.item.old_id, "source_changed", "The old text has changed since it was brought over.", owner.id
+            )
 
     # Counting
 
     def _count_created(self, one: Ready) -> None:
-        size, attached = len(one.item.text.encode()), one.attachment or self._files.foreseen(one.item)
+        size, attached = len(one.item.text.encode()), one.attachment
         mine = self._tally.tenant(one.owner.id, one.owner.name)
         for part in (self._tally, mine):
             part.created += 1
@@ -333,14 +349,15 @@ class _Migration:
         else:
             self._fail(one.item.old_id, "refused", f"The database refuses it: {problem}", one.owner)
 
-    def _fail(self, old_id: str, code: str, message: str, owner: Owner | None, old_tenant: str | None = None) -> None:
+    def _fail(self, old_id: str, code: str, message: str, owner: Owner | None, row: Row | None = None) -> None:
         self._tally.failed += 1
         self._tally.reasons[code] += 1
         if owner is not None:
             mine = self._tally.tenant(owner.id, owner.name)
             mine.failed += 1
             mine.quota_exceeded += code == QUOTA
-        of_tenant = owner.id if owner else ids.new_id("tenants", old_tenant.strip()) if old_tenant else None
+        old_tenant = ((row or {}).get("tenant_id") or "").strip()
+        of_tenant = owner.id if owner else ids.new_id("tenants", old_tenant) if old_tenant else None
         self._note(LegacyProblem.Kind.ERROR, old_id, code, message, of_tenant)
 
     def _warn(self, old_id: str, code: str, message: str, of_tenant: UUID) -> None:
@@ -349,7 +366,7 @@ class _Migration:
 
     def _note(self, kind: str, old_id: str, code: str, message: str, of_tenant: UUID | None = None) -> None:
         text = message[:MESSAGE_CHARACTERS].encode("utf-8", "replace").decode().replace("\0", "")
-        clean = old_id.encode("utf-8", "replace").decode()
+        clean = old_id[: convert.LONGEST_ID].encode("utf-8", "replace").decode()
         if self._wanted.dry_run and len(self.done.dry_problems) + len(self._problems) >= MOST_DRY_PROBLEMS:
             return
         self._problems.append(
@@ -366,10 +383,13 @@ class _Migration:
 
     # Keeping
 
-    def _hold(self, content_ids: list[UUID]) -> None:
-        """Note which items are about to be made."""
-        LegacyRun.objects.filter(id=self._run.id).update(in_hand=[*self._in_hand, *content_ids])
+    def _hold(self, content_ids: list[UUID], *, brings: UUID | None) -> None:
+        """Note which items are about to be made, and which tenant."""
         self._in_hand = self._in_hand.union(content_ids)
+        self._run.in_hand = list(self._in_hand)
+        if brings is not None:
+            self._run.brought = [*self._run.brought, brings]
+        self._run.save(update_fields=["in_hand", "brought"])
 
     def _keep(self) -> None:
         """Keep how far it got."""
@@ -384,8 +404,8 @@ class _Migration:
             LegacyProblem.objects.bulk_create(problems)
 
 
-def _newest(selection: Selection) -> LegacyRun | None:
-    runs = LegacyRun.objects.filter(table=selection.table, tenant=selection.tenant_id)
+def _newest(selection: Selection, name: str) -> LegacyRun | None:
+    runs = LegacyRun.objects.filter(table=selection.table, tenant=selection.tenant_id, source=name)
     return runs.order_by("-started_at").first()
 
 
@@ -395,22 +415,30 @@ def _here(tenant_id: UUID, content_ids: Sequence[UUID]) -> set[UUID]:
         return set(rows.values_list("id", flat=True))
 
 
-def _first_texts(tenant_id: UUID, content_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Return the bodies of items' first versions, as far as these are still there."""
+def _first_fields(tenant_id: UUID, content_ids: Sequence[UUID]) -> dict[UUID, Mapping[str, Any]]:
+    """Return what items' first versions say, as far as these are still there."""
     with tenant_scope(tenant_id):
         rows = ContentVersion.objects.filter(tenant_id=tenant_id, content_id__any=content_ids, version=1)
-        keys = {
-            documents.key_of(content_id, sha): content_id
-            for content_id, sha in rows.values_list("content_id", "sha256")
-        }
+        keys = {documents.key_of(one, sha256): one for one, sha256 in rows.values_list("content_id", "sha256")}
         found = documents.spooled(keys=keys)
     found |= documents.fetch(tenant_id=tenant_id, keys=keys.keys() - found.keys())
-    return {keys[key]: document.fields["body"] for key, document in found.items()}
+    return {keys[key]: document.fields for key, document in found.items()}
+
+
+def _came_from(fields: Mapping[str, Any], item: OldItem) -> bool:
+    known = fields.get("metadata", {})
+    return (known.get("imported_from"), known.get("legacy_id")) == (item.table, item.old_id)
+
+
+def _raise_if_passing(problem: Exception) -> None:
+    """End the run for what is no row's fault and may be gone soon: --resume tries the batch again."""
+    if isinstance(problem, Problem) and problem.status >= attachments.PASSING:
+        raise problem
 
 
 def _room(owner: Owner) -> int | None:
     """Return how many bytes fit into a tenant's storage, None for any number."""
-    if owner.is_new:
+    if not owner.is_here:
         return quota_queries.plan_limits()[owner.tier]
     with tenant_scope(owner.id):
         return quota_queries.usage_in_scope(tenant_id=owner.id).remaining_bytes

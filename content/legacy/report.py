@@ -56,15 +56,16 @@ def _listed(done: Done, kind: str) -> list[dict[str, str]]:
 def show(report: dict[str, Any], out: OutputWrapper) -> None:
     """Print what became of the rows, tenant by tenant, and why some stayed behind."""
     for tenant_id, one in report["tenants"].items():
+        name = plain(one["name"])
         full = f", {one['quota_exceeded']} over the storage limit" if one["quota_exceeded"] else ""
         out.write(
-            f"{tenant_id}  {one['name']}: {one['created']} created, {one['unchanged']} unchanged, {one['failed']} failed{full}; "
+            f"{tenant_id}  {name}: {one['created']} created, {one['unchanged']} unchanged, {one['failed']} failed{full}; "
             f"{readable(one['bytes'])}, {one['media']} media"
         )
     for error in report["errors"][:MOST_SHOWN]:
-        out.write(f"  failed  {error['id']}  {error['code']}: {error['message']}")
+        out.write(f"  failed  {plain(error['id'])}  {error['code']}: {plain(error['message'])}")
     for warning in report["warnings"][:MOST_SHOWN]:
-        out.write(f"  note    {warning['id']}  {warning['code']}: {warning['message']}")
+        out.write(f"  note    {plain(warning['id'])}  {warning['code']}: {plain(warning['message'])}")
     if len(report["errors"]) > MOST_SHOWN or len(report["warnings"]) > MOST_SHOWN:
         out.write("  … and more: --report FILE has them.")
     for code, number in report["reasons"].items():
@@ -84,3 +85,8 @@ def show(report: dict[str, Any], out: OutputWrapper) -> None:
         out.write(f"Deleted on the old platform, and left behind: {report['deleted_left_behind']}.")
     if not report["finished"]:
         out.write("There is more: --resume goes on behind the last completed batch.")
+
+
+def plain(text: str) -> str:
+    """Return a text as a terminal may show it: old rows must not move its cursor or write lines of their own."""
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)

@@ -4,6 +4,7 @@ Everything is read as text: dirty rows are for `convert` to judge, not for a dri
 page 10,000 costs what the first one does, and end early where texts are large, so that memory stays bounded.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,10 +61,18 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "users": ("id", "email", "first_name", "last_name"),
 }
 PAGE_BYTES = 16 * 1024**2
-CUT_AFTER = 2 * 1024**2  # characters; a longer text is refused anyhow, and need not be read
+CUT_AFTER = 2 * 1024**2  # characters; a longer text is refused anyhow, and need not be read whole
+LIBPQ = ("host", "port", "dbname", "user", "password", "sslmode", "sslrootcert", "sslcert", "sslkey", "channel_binding")
+READ_ONLY = "-c default_transaction_read_only=on -c timezone=UTC -c datestyle=ISO -c statement_timeout=0"
+WHOLE_NUMBERS = frozenset({"smallint", "integer", "bigint"})
+# UUIDs are one whether they are written in upper or lower case.
+SAME = sql.SQL(
+    "CASE WHEN id::text ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN lower(id::text) ELSE id::text END"
+)
 CONNECT_SECONDS = 10
+DIGITS = 18  # as many as fit 64 bits
 FIND = """
-SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
+SELECT attname, format_type(atttypid, NULL), attrelid::bigint FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"""
 
 Row = dict[str, str | None]
@@ -102,13 +111,13 @@ class Counts:
     Attributes:
         deleted: that the old platform had deleted; they stay behind.
         nameless: without an id.
-        doubled: ids that more than one row has.
+        has_doubles: whether some rows have the same id.
     """
 
     rows: int
     deleted: int
     nameless: int
-    doubled: Sequence[str]
+    has_doubles: bool
 
 
 @contextmanager
@@ -118,15 +127,22 @@ def opened() -> Iterator["Source"]:
     Raises:
         NoLegacyData: it cannot be reached.
     """
-    url = settings.LEGACY_DATABASE_URL or own_url()
-    options = "-c default_transaction_read_only=on -c timezone=UTC -c statement_timeout=0"
     try:
-        connection = psycopg.connect(
-            url, options=options, autocommit=True, connect_timeout=CONNECT_SECONDS, client_encoding="utf8"
-        )
+        wanted = psycopg.conninfo.conninfo_to_dict(settings.LEGACY_DATABASE_URL or own_url())
+    except psycopg.Error:  # whose text has the whole address in it
+        raise NoLegacyData(
+            "LEGACY_DATABASE_URL is no address of a PostgreSQL database: postgres://reader:password@host:5432/name. "
+            "Special characters in the password are percent-encoded."
+        ) from None
+    given: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, **wanted}
+    given["options"] = f"{given.get('options', '')} {READ_ONLY}".strip()
+    try:
+        connection = psycopg.connect(**given, autocommit=True, client_encoding="utf8")
     except psycopg.Error as error:
         raise NoLegacyData(f"The old database cannot be reached: {error}") from error
     with connection:
+        if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+            connection.execute("SET client_encoding TO 'SQL_ASCII'")  # else one bad byte ends every query
         connection.adapters.register_loader("text", LenientText)
         yield Source(connection)
 
@@ -134,8 +150,7 @@ def opened() -> Iterator["Source"]:
 def own_url() -> str:
     """Return the address of our own database, for connections beside Django's."""
     parameters = own_connection.get_connection_params()
-    names = ("host", "port", "dbname", "user", "password")
-    return psycopg.conninfo.make_conninfo(**{name: parameters[name] for name in names if parameters.get(name)})
+    return psycopg.conninfo.make_conninfo(**{name: parameters[name] for name in LIBPQ if parameters.get(name)})
 
 
 class Source:
@@ -147,10 +162,12 @@ class Source:
         self._connection = connection
         self._known: dict[str, dict[str, str]] = {}
         self._places: dict[str, sql.Identifier] = {}
+        self._numbers: dict[str, int] = {}
 
-    def has(self, table: str) -> bool:
-        """Tell whether a table is there, in LEGACY_SCHEMA or in public."""
-        return bool(self._types(table))
+    def name_of(self, table: str) -> str:
+        """Return by what this very table is known: one that was dropped and made anew is another."""
+        info, _ = self._connection.info, self._types(table)
+        return f"{info.host}:{info.port}/{info.dbname}/{self._numbers.get(table, 0)}"
 
     def count(self, wanted: Selection) -> Counts:
         """Count a selection.
@@ -172,14 +189,25 @@ class Source:
             "SELECT count(*) FILTER (WHERE {live}), count(*) FILTER (WHERE NOT ({live})),"
             " count(*) FILTER (WHERE {live} AND id IS NULL) FROM {place} WHERE {where}"
         ).format(live=live, place=place, where=where)
-        doubled = sql.SQL(
-            "SELECT id::text FROM {place} WHERE {where} AND {live} AND id IS NOT NULL"
-            " GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 1000"
-        ).format(live=live, place=place, where=where)
+        doubles = sql.SQL(
+            "SELECT 1 FROM {place} WHERE {where} AND {live} AND id IS NOT NULL GROUP BY {same} HAVING count(*) > 1 LIMIT 1"
+        ).format(live=live, place=place, where=where, same=SAME)
         [(rows, deleted, nameless)] = self._ask(counts, values)
         if wanted.tenant_id and not rows and not deleted:
             raise NoLegacyData(f"The table {wanted.table} has no rows of the tenant {wanted.tenant_id!r}.")
-        return Counts(rows, deleted, nameless, [name for (name,) in self._ask(doubled, values)])
+        return Counts(rows, deleted, nameless, bool(self._ask(doubles, values)))
+
+    def doubled(self, wanted: Selection, names: Sequence[str]) -> dict[str, int]:
+        """Return those of some ids that more than one row has, UUIDs in either case, each with the number of its rows."""
+        where, values = self._condition(wanted)
+        query = sql.SQL(
+            "SELECT id::text, count(*) FROM {place} WHERE {where} AND {live} AND {same} = ANY(%(ids)s) GROUP BY id"
+        ).format(place=self._places[wanted.table], where=where, live=self._live(wanted.table), same=SAME)
+        found = self._ask(query, {**values, "ids": list({ids.same(name) for name in names})})
+        totals = Counter[str]()
+        for name, rows in found:
+            totals[ids.same(name)] += rows
+        return {name: rows for name, rows in found if totals[ids.same(name)] > 1}
 
     def page(self, wanted: Selection, *, after: str | None, limit: int) -> list[Row]:
         """Return the next rows in the order of their ids, at most `limit` and about PAGE_BYTES.
@@ -210,26 +238,35 @@ class Source:
                         break
         except psycopg.Error as error:
             raise NoLegacyData(f"The old database stopped answering: {error}") from error
+        for row in rows:
+            if not str(row["id"]).isprintable() and _has_surrogates(str(row["id"])):
+                raise NoLegacyData(f"The id of a row behind {after!r} is not UTF-8: nothing can be sorted behind it.")
         return rows
 
     def also_in(self, table: str, names: Sequence[str]) -> set[str]:
-        """Return those of some ids that a table has, too."""
+        """Return those of some ids that a table has, too; UUIDs in lower case."""
         kind = self._types(table).get("id")
-        if not kind or not names:
+        wanted = {spelt for name in names for spelt in (name, ids.same(name), name.upper())}
+        if kind == "uuid":
+            wanted = {name for name in wanted if ids.is_uuid(name)}
+        elif kind in WHOLE_NUMBERS:
+            wanted = {name for name in wanted if name.isascii() and name.isdecimal() and len(name) <= DIGITS}
+        if not kind or not wanted:
             return set()
-        wanted = [one for one in names if kind != "uuid" or ids.is_uuid(one)]
-        query = sql.SQL("SELECT id::text FROM {place} WHERE id = ANY(%(ids)s::{kind}[])").format(
-            place=self._places[table],
-            kind=sql.SQL(kind),  # as PostgreSQL itself spells it
+        as_kind = "uuid[]" if kind == "uuid" else "bigint[]" if kind in WHOLE_NUMBERS else "text[]"
+        query = sql.SQL("SELECT id::text FROM {place} WHERE id = ANY(%(ids)s::{kind})").format(
+            place=self._places[table], kind=sql.SQL(as_kind)
         )
-        return {name for (name,) in self._ask(query, {"ids": wanted})}
+        return {ids.same(name) for (name,) in self._ask(query, {"ids": list(wanted)})}
 
     def find(self, table: str, *, column: str, value: str) -> list[Row]:
         """Return the rows of a small table (tenants, brands, users) whose column has a value; none without such a table."""
         types = self._types(table)
         if column not in types:
             return []
-        query = sql.SQL("SELECT {columns} FROM {place} WHERE {column}::text = %(value)s ORDER BY id LIMIT 1000").format(
+        query = sql.SQL(
+            "SELECT {columns} FROM {place} WHERE lower({column}::text) = lower(%(value)s) ORDER BY id LIMIT 1000"
+        ).format(
             columns=sql.SQL(", ").join(self._column(table, name) for name in self._tables[table]),
             place=self._places[table],
             column=sql.Identifier(column),
@@ -246,7 +283,8 @@ class Source:
                 found = self._ask(sql.SQL(FIND), [place.as_string(self._connection)])
                 if found:
                     self._places[table] = place
-                    self._known[table] = dict(found)
+                    self._known[table] = {name: kind for name, kind, _ in found}
+                    self._numbers[table] = found[0][2]
                     break
         return self._known[table]
 
@@ -256,7 +294,9 @@ class Source:
         if kind is None:
             return sql.SQL("NULL::text AS {}").format(sql.Identifier(name))
         text = sql.SQL("to_json({})::text" if kind.endswith("[]") else "{}::text").format(sql.Identifier(name))
-        return sql.SQL("left({}, {}) AS {}").format(text, sql.Literal(CUT_AFTER), sql.Identifier(name))
+        return sql.SQL("left({}, {}) AS {}").format(
+            text, sql.Literal(max(CUT_AFTER, settings.CONTENT_MAX_BODY_BYTES + 1)), sql.Identifier(name)
+        )
 
     def _live(self, table: str) -> sql.SQL:
         return sql.SQL("deleted_at IS NULL" if "deleted_at" in self._types(table) else "true")
@@ -271,3 +311,7 @@ class Source:
             return self._connection.execute(query, values).fetchall()
         except psycopg.Error as error:
             raise NoLegacyData(f"The old database does not answer: {error}") from error
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= one <= "\udfff" for one in text)

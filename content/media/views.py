@@ -210,6 +210,7 @@ class DownloadView(BytesView):
         responses={
             (200, "*/*"): OpenApiTypes.BINARY,
             (206, "*/*"): OpenApiTypes.BINARY,
+            304: None,
             302: OpenApiResponse(
                 description="The bytes are elsewhere: `Location` has the address of an external file."
             ),
@@ -237,7 +238,7 @@ class ThumbnailView(BytesView):
     @extend_schema(
         operation_id="get_media_thumbnail",
         parameters=[serializers.LinkQuery, IF_NONE_MATCH],
-        responses={(200, "image/webp"): OpenApiTypes.BINARY},
+        responses={(200, "image/webp"): OpenApiTypes.BINARY, 304: None},
     )
     def get(self, request: Request, media_id: UUID) -> HttpResponseBase:
         """Return the thumbnail: WebP, at most 512 pixels wide and high."""

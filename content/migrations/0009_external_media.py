@@ -39,6 +39,7 @@ BEGIN
     SELECT gen_random_uuid(), NEW.tenant_id, hook.id, happened, NEW.content_id, NEW.version, NEW.created_at
     FROM content_webhooks AS hook
     WHERE hook.tenant_id = NEW.tenant_id AND hook.is_active AND (hook.events = '{{}}' OR happened = ANY(hook.events))
+      AND coalesce(current_setting('engarde.importing', true), '') != 'on'
     FOR KEY SHARE;
     IF NEW.version > 1 THEN
         INSERT INTO content_record_spool (collection, key, tenant_id, record, attempts)

@@ -37,6 +37,16 @@ class Migration(migrations.Migration):
                     "last_id",
                     models.TextField(help_text="Of the last row of the last batch that was completed.", null=True),
                 ),
+                ("source", models.CharField(default="", help_text="The very table that it reads.", max_length=400)),
+                (
+                    "brought",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.UUIDField(),
+                        default=list,
+                        help_text="Tenants that came with it.",
+                        size=None,
+                    ),
+                ),
                 (
                     "in_hand",
                     django.contrib.postgres.fields.ArrayField(

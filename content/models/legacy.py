@@ -17,6 +17,8 @@ class LegacyRun(models.Model):
     last_id = models.TextField(  # noqa: DJ001 -- the empty text is an id like any other
         null=True, help_text="Of the last row of the last batch that was completed."
     )
+    source = models.CharField(max_length=400, default="", help_text="The very table that it reads.")
+    brought = ArrayField(models.UUIDField(), default=list, help_text="Tenants that came with it.")
     in_hand = ArrayField(
         models.UUIDField(), default=list, help_text="Items of the batch under way that were not here before it."
     )

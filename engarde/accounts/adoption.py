@@ -18,9 +18,14 @@ class OldBrand:
 
 @dataclass(frozen=True, slots=True)
 class OldUser:
-    """A person as the other platform knows them."""
+    """A person as the other platform knows them.
+
+    Attributes:
+        other_id: for the case that somebody else has the id here.
+    """
 
     id: UUID
+    other_id: UUID
     email: str
     first_name: str
     last_name: str
@@ -39,16 +44,18 @@ def adopt_brands(*, tenant_id: UUID, brands: Iterable[OldBrand]) -> None:
 
 
 def adopt_author(*, tenant_id: UUID, user: OldUser) -> UUID:
-    """Make a person unless the id or the address is known, and invite them as an editor of a tenant; return who it is here.
+    """Make a person unless the address is known, and invite them as an editor of a tenant; return who it is here.
 
     Nobody is let in by this: a person who has no password asks for a reset, which proves the address, and the invitation holds
-    from then on. No mail is sent.
+    from then on. No mail is sent. An id that somebody of another address has here is not theirs: they get another.
     """
-    found = User.objects.filter(id=user.id).first() or User.objects.filter(email=normalise_email(user.email)).first()
+    email = normalise_email(user.email)
+    found = User.objects.filter(email=email).first()
     if found is None:
+        is_taken = User.objects.filter(id=user.id).exists()
         found = User(
-            id=user.id,
-            email=normalise_email(user.email),
+            id=user.other_id if is_taken else user.id,
+            email=email,
             first_name=user.first_name[:150],
             last_name=user.last_name[:150],
         )
@@ -58,3 +65,10 @@ def adopt_author(*, tenant_id: UUID, user: OldUser) -> UUID:
         [Membership(tenant_id=tenant_id, user=found, role=Role.EDITOR)], ignore_conflicts=True
     )
     return found.id
+
+
+def find_author(*, tenant_id: UUID, user: OldUser) -> UUID | None:
+    """Return who a person is among the members of a tenant, by the address; None for who is none of them."""
+    members = Membership.objects.filter(tenant_id=tenant_id, user__email=normalise_email(user.email))
+    found: UUID | None = members.values_list("user_id", flat=True).first()
+    return found

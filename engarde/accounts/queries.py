@@ -162,12 +162,6 @@ def brand_languages(*, tenant_id: UUID) -> dict[UUID, str]:
     return dict(Brand.objects.filter(tenant_id=tenant_id).values_list("id", "language"))
 
 
-def is_member(*, tenant_id: UUID, user_id: UUID) -> bool:
-    """Tell whether a person is in a tenant, or invited."""
-    with tenant_scope(tenant_id):
-        return Membership.objects.filter(tenant_id=tenant_id, user_id=user_id).exists()
-
-
 def names_of(*, tenant_id: UUID, ids: Collection[UUID]) -> dict[UUID, Actor]:
     """Inside a scope, return who is behind the ids of people and API keys, revoked keys included, in two queries."""
     keys = ApiKey.objects.filter(tenant_id=tenant_id, id__in=ids).values_list("id", "name")

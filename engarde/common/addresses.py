@@ -67,7 +67,7 @@ def parse(url: str, *, public_only: bool = False) -> URL:
         raise Refused("A user, a password or a fragment cannot be part of it.")
     port = port_of(parsed)
     if port not in DEFAULT_PORTS.values() and not LOWEST_FREE_PORT <= port <= 65535:
-        raise NotPublic("Only the ports 443, 80 and 1024 to 65535 are called.")
+        raise Refused("Only the ports 443, 80 and 1024 to 65535 are called.")
     return parsed
 
 

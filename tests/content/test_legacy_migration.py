@@ -21,8 +21,9 @@ from content.legacy.convert import Unusable
 from content.legacy.migrate import Wanted
 from content.legacy.source import ASSETS, ITEMS, Selection
 from content.media import queries as media_queries
+from content.media.storages import MediaUnavailable
 from content.media.uploads import Received
-from content.models import ContentItem, LegacyProblem, LegacyRun
+from content.models import ContentItem, Delivery, LegacyProblem, LegacyRun, Webhook
 from engarde.accounts.models import Membership, Tenant, User
 from engarde.common.scopes import system_scope, tenant_scope
 from quotas import operations as quota_operations
@@ -298,13 +299,31 @@ def test_an_id_that_another_tenant_s_item_has_is_refused_and_the_others_come(old
 
 
 def test_ids_that_differ_in_case_only_are_one(old: Old) -> None:
-    first = old.item()
+    first = old.item(id=str(uuid4()).replace("0", "a"))
     old.item(id=first.upper())
+    good = old.item()
 
-    report = run(ITEMS_COMMAND)
+    for size in ("1", "100"):
+        report = run(ITEMS_COMMAND, "--batch-size", size)
+        assert codes(report) == {first: "doubled_id", first.upper(): "doubled_id"}
+        assert item_of(old, good)
 
-    assert list(codes(report).values()) == ["doubled_id"]
-    assert report["created"] == 1
+
+@pytest.mark.parametrize("size", ["1", "4", "100"])
+def test_of_an_id_that_many_rows_have_none_comes_and_each_is_counted(old: Old, schema: str, size: str) -> None:
+    execute(f"ALTER TABLE {schema}.{ITEMS} DROP CONSTRAINT {ITEMS}_pkey")
+    execute(f"ALTER TABLE {schema}.{ITEMS} ALTER id DROP NOT NULL")
+    doubled = old.item()
+    for _ in range(6):
+        old.item(id=doubled)
+    for _ in range(3):
+        old.item()
+    old.item(id=None)
+
+    report = run(ITEMS_COMMAND, "--batch-size", size)
+
+    assert (report["total"], report["created"]) == (11, 3)
+    assert report["reasons"] == {"doubled_id": 7, "no_id": 1}
 
 
 # Bad rows
@@ -599,14 +618,13 @@ def test_it_reads_with_a_role_that_may_do_nothing_else_and_writes_nothing(old: O
 
 
 def snapshot(schema: str) -> list[Any]:
+    """Return every row with the transaction that wrote it."""
+    found = []
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_all_tables WHERE schemaname = %s ORDER BY 1",
-            [schema],
-        )
-        counts = cursor.fetchall()
-        cursor.execute(f"SELECT xmin::text, * FROM {schema}.content_items ORDER BY id")
-        return [counts, cursor.fetchall()]
+        for table in sample.TABLES:
+            cursor.execute(f"SELECT xmin::text, ctid::text, source.* FROM {schema}.{table} AS source ORDER BY id")
+            found.append((table, cursor.fetchall()))
+    return found
 
 
 def test_its_connection_refuses_to_write(old: Old) -> None:
@@ -716,3 +734,241 @@ def test_an_erased_tenant_is_in_no_report_either(schema: str, old: Old) -> None:
     assert old.tenant not in kept.counts["tenants"]
     assert not LegacyProblem.objects.filter(of_tenant=old.tenant).exists()
     assert LegacyProblem.objects.filter(of_tenant=other.tenant).exists()
+
+
+# What a review found
+
+
+def test_a_body_over_the_usual_limit_comes_whole_where_the_setting_allows_it(old: Old, settings: Any) -> None:
+    settings.CONTENT_MAX_BODY_BYTES = 4 * 1024**2
+    old_id = old.item(content_body="x" * 3_000_000)
+
+    assert run(ITEMS_COMMAND)["created"] == 1
+    assert item_of(old, old_id).size_bytes == 3_000_000
+
+
+def test_resume_goes_on_only_with_a_run_over_the_very_same_table(schema: str, settings: Any) -> None:
+    old = Old(schema).owner()
+    for _ in range(3):
+        old.item()
+    run(ITEMS_COMMAND)
+    execute(f"CREATE TABLE {schema}.kept AS SELECT * FROM {schema}.{ITEMS}")
+    execute(f"DROP TABLE {schema}.{ITEMS}")
+    execute(f"CREATE TABLE {schema}.{ITEMS} AS SELECT * FROM {schema}.kept LIMIT 0")
+    new = [old.item() for _ in range(3)]
+
+    report = run(ITEMS_COMMAND, "--resume")
+
+    assert (report["resumed"], report["total"], report["created"]) == (False, 3, 3)
+    assert all(item_of(old, one) for one in new)
+
+
+@pytest.mark.parametrize("kind", ["char(36)", "text", "uuid"])
+def test_an_asset_with_the_id_of_an_item_comes_whatever_the_columns_are(old: Old, schema: str, kind: str) -> None:
+    same = str(uuid4())
+    execute(f"ALTER TABLE {schema}.{ITEMS} ALTER id TYPE {kind} USING id::{kind}")
+    old.item(id=same)
+    old.asset(id=same.upper(), headline_text="of the asset", cta_text=None)
+
+    run(ITEMS_COMMAND)
+    report = run(ASSETS_COMMAND)
+
+    assert (report["created"], [one["code"] for one in report["warnings"]]) == (1, ["id_taken"])
+
+
+def test_assets_come_beside_items_that_go_by_numbers(old: Old, schema: str) -> None:
+    execute(f"DROP TABLE {schema}.{ITEMS}")
+    execute(f"CREATE TABLE {schema}.{ITEMS} (id bigint PRIMARY KEY, tenant_id text, title text, content_type text)")
+    execute(f"INSERT INTO {schema}.{ITEMS} VALUES (7, %s, 'Seven', 'post')", [old.tenant])
+    old.asset()
+
+    assert run(ASSETS_COMMAND)["created"] == 1
+    assert run(ITEMS_COMMAND)["created"] == 1
+
+
+def test_an_item_of_the_same_id_that_did_not_come_from_the_row_is_not_taken_for_it(schema: str, alice: Person) -> None:
+    written = alice.writes(body="Alice's own")
+    old = Old(schema, str(alice.tenant_id))
+    old.item(id=written["id"], brand_id=None, user_id=None)
+
+    assert codes(run(ITEMS_COMMAND)) == {written["id"]: "id_taken_here"}
+
+
+def test_who_was_removed_is_not_invited_again(old: Old) -> None:
+    old.item()
+    run(ITEMS_COMMAND)
+    with tenant_scope(UUID(old.tenant)):
+        Membership.objects.filter(user_id=old.user).delete()
+
+    run(ITEMS_COMMAND)
+
+    with tenant_scope(UUID(old.tenant)):
+        assert not Membership.objects.filter(user_id=old.user).exists()
+
+
+def test_a_tenant_that_was_here_gets_no_members_by_old_rows(schema: str, alice: Person) -> None:
+    old = Old(schema, str(alice.tenant_id))
+    old.put("users", id=old.user, email="intruder@example.com", first_name="I", last_name="N")
+    old.put("users", id=str(uuid4()), email=alice.email, first_name="A", last_name="L")
+    stranger = old.item(brand_id=None)
+    execute(f"UPDATE {schema}.users SET id = %s WHERE email = %s", ["alice-then", alice.email])
+    hers = old.item(brand_id=None, user_id="alice-then")
+
+    report = run(ITEMS_COMMAND)
+
+    assert [(one["id"], one["code"]) for one in report["warnings"]] == [(stranger, "unknown_user")]
+    assert not User.objects.filter(email="intruder@example.com").exists()
+    with tenant_scope(alice.tenant_id):
+        assert Membership.objects.count() == 1
+        assert ContentItem.objects.get(id=hers).author_id == User.objects.get(email=alice.email).id
+
+
+def test_an_old_id_makes_nobody_here_somebody_else(old: Old, schema: str, alice: Person) -> None:
+    alice_id = User.objects.get(email=alice.email).id
+    old.put("users", id=str(alice_id), email=f"{uuid4().hex}@example.com", first_name="Not", last_name="Alice")
+    old_id = old.item(user_id=str(alice_id))
+
+    run(ITEMS_COMMAND)
+
+    with tenant_scope(UUID(old.tenant)):
+        assert not Membership.objects.filter(user_id=alice_id).exists()
+        assert ContentItem.objects.get(id=old_id).author_id != alice_id
+
+
+@pytest.mark.parametrize("columns", [{"content_type": "hologram"}, {"brand_id": str(uuid4())}])
+def test_for_rows_that_fail_nothing_is_made(old: Old, columns: dict[str, Any]) -> None:
+    old.item(**columns)
+
+    run(ITEMS_COMMAND)
+
+    with system_scope("look"):
+        assert not Tenant.objects.filter(id=old.tenant).exists()
+    assert not User.objects.filter(id=old.user).exists()
+
+
+def test_an_endless_address_is_nobody_s_and_stops_nothing(old: Old, schema: str) -> None:
+    address = f"{'a' * 60}@{'.'.join(['b' * 50] * 4)}.com"
+    execute(f"UPDATE {schema}.users SET email = %s", [address])
+    old.item()
+
+    assert run(ITEMS_COMMAND)["notices"] == {"unknown_user": 1}
+
+
+def test_dates_are_read_whatever_the_database_s_style_is(old: Old, settings: Any) -> None:
+    old_id = old.item()
+    settings.LEGACY_DATABASE_URL = psycopg.conninfo.make_conninfo(source.own_url(), options="-c datestyle=German,DMY")
+
+    run(ITEMS_COMMAND)
+
+    assert item_of(old, old_id).created_at.isoformat() == "2023-05-01T10:00:00+00:00"
+
+
+def test_passing_trouble_ends_the_run_and_resume_tries_again(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_id = old.asset()
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Fetcher, "fetch", _raise(MediaUnavailable()))
+        with pytest.raises(CommandError) as ended:
+            call_command(ASSETS_COMMAND, "--json", stdout=StringIO())
+    assert ended.value.returncode == 2
+
+    assert run(ASSETS_COMMAND, "--resume")["created"] == 1
+    assert item_of(old, old_id)
+
+
+def _raise(error: BaseException) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_what_happened_elsewhere_is_announced_to_no_webhook(schema: str, alice: Person) -> None:
+    with tenant_scope(alice.tenant_id):
+        Webhook.objects.create(tenant_id=alice.tenant_id, url="https://hooks.example.com/all", secret="s", events=[])
+        before = Delivery.objects.count()
+    Old(schema, str(alice.tenant_id)).item(brand_id=None)
+
+    run(ITEMS_COMMAND)
+
+    with tenant_scope(alice.tenant_id):
+        assert Delivery.objects.count() == before
+    alice.writes()
+    with tenant_scope(alice.tenant_id):
+        assert Delivery.objects.count() == before + 1
+
+
+def test_a_time_that_is_past_publishes_nothing(old: Old) -> None:
+    past = json.dumps({"scheduled_at": "2022-01-01T00:00:00"})
+    bad = old.item(status="scheduled", content_metadata=past)
+
+    assert codes(run(ITEMS_COMMAND)) == {bad: "time_past"}
+    run(ITEMS_COMMAND, "--mend")
+    item = item_of(old, bad)
+    assert (item.status, item.fields["metadata"]["scheduled_at"]) == ("draft", "2022-01-01T00:00:00")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https:///127.0.0.1/a.png",
+        "https://127.0.0.1\\@example.com/a.png",
+        "https://user:password@files.legacy.example/a.png",
+        "the picture from Tuesday",
+        "javascript:alert(1)",
+    ],
+)
+def test_an_address_that_is_read_in_more_than_one_way_is_refused(old: Old, url: str) -> None:
+    bad = old.asset(file_url=url)
+
+    assert codes(run(ASSETS_COMMAND)) == {bad: "bad_file_url"}
+
+
+@pytest.mark.parametrize("name", ["id", "tenant_id", "brand_id", "user_id"])
+def test_an_endless_id_is_refused(old: Old, schema: str, name: str) -> None:
+    execute(f"ALTER TABLE {schema}.{ITEMS} ALTER {name} TYPE text")
+    old.item(**{name: "x" * 300})
+
+    assert list(codes(run(ITEMS_COMMAND)).values()) == ["id_too_long"]
+
+
+def test_a_tenant_s_id_in_upper_case_is_the_same_in_the_first_run_too(old: Old) -> None:
+    old_id = old.item(tenant_id=old.tenant.upper(), brand_id=old.brand.upper())
+
+    assert run(ITEMS_COMMAND)["created"] == 1
+    assert item_of(old, old_id)
+
+
+def test_a_terminal_is_shown_no_old_row_s_commands(old: Old, schema: str) -> None:
+    execute(f"UPDATE {schema}.tenants SET name = %s", ["Ev\x1b]0;owned\x07il\nstudio"])
+    old.item(id="\x1b[2Jx", content_type=None)
+    old.item()
+    out = StringIO()
+    with pytest.raises(SystemExit):
+        call_command(ITEMS_COMMAND, "--no-files", stdout=out)
+
+    assert all(one.isprintable() or one == "\n" for one in out.getvalue())
+    assert "\\x1b[2Jx" in out.getvalue()
+
+
+def test_a_password_in_a_broken_address_is_not_told(schema: str, settings: Any) -> None:
+    settings.LEGACY_DATABASE_URL = "postgress://reader:s3cretpw@old.example.com/studio"
+    with pytest.raises(CommandError, match="no address of a PostgreSQL database") as refused:
+        run(ITEMS_COMMAND)
+    assert "s3cretpw" not in str(refused.value)
+    assert refused.value.returncode == 2
+
+
+def test_a_report_that_cannot_be_written_is_noticed_before_the_work(old: Old, tmp_path: Path) -> None:
+    old.item()
+    with pytest.raises(CommandError, match="cannot be written") as refused:
+        run(ITEMS_COMMAND, "--report", str(tmp_path / "nowhere" / "report.json"))
+    assert refused.value.returncode == 2
+    with system_scope("look"):
+        assert not Tenant.objects.filter(id=old.tenant).exists()
+
+
+def test_ctrl_c_says_how_to_go_on(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    old.item()
+    monkeypatch.setattr(migrate._Migration, "_batch", _raise(KeyboardInterrupt()))
+    with pytest.raises(CommandError, match="--resume"):
+        run(ITEMS_COMMAND)
