@@ -92,8 +92,11 @@ class _Reading:
             Unusable: its bytes are no UTF-8, or it has characters that no text here may have.
         """
         value = self.row.get(name) or ""
-        if "\0" in value or any("\ud800" <= one <= "\udfff" for one in value):
-            raise Unusable("not_text", f"{name}: its bytes are not UTF-8.")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise Unusable("not_text", f"{name}: its bytes are not UTF-8.") from None
         return value
 
     def or_mended(self, code: str, message: str, mended: str) -> None:

@@ -1,7 +1,8 @@
 """Old rows to content, a batch at a time, by the same operations as the API; what one row lacks never stops the others.
 
-A batch is written a tenant at a time, each in one transaction; should that fail, row by row. How far it got is kept after every
-batch, and before it which items it is about to make: so a run that was killed goes on, and counts what it had made as made.
+Rows are read a page at a time and written in batches of one tenant, each in one transaction; should that fail, row by row. How far
+it got is kept after every page, and before it which items it is about to make: so a run that was killed goes on, and counts what it
+had made as made.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +23,14 @@ from content.legacy.source import ASSETS, ITEMS, Counts, Row, Selection, Source
 from content.legacy.tally import Tally
 from content.models import ContentItem, ContentVersion, LegacyProblem, LegacyRun
 from content.operations import Origin
+from content.stores.base import DocumentKey
 from engarde.common.problems import Problem, explain
-from engarde.common.scopes import tenant_scope
+from engarde.common.scopes import system_scope, tenant_scope
 from quotas import charging
 from quotas import queries as quota_queries
 from quotas.usage import Count
 
+BATCHES_A_PAGE = 4  # a page has rows of several tenants, and a batch is of one
 LOCK = 0x6C65676163  # "legac": of migrations, in PostgreSQL's numbers for advisory locks
 MAX_NAMELESS = 1000
 # Webhooks are about what happens here, not about what happened on another platform years ago.
@@ -49,7 +52,7 @@ class Wanted:
     """What a migration is to do.
 
     Attributes:
-        batch_size: rows a batch, 1 to 1,000.
+        batch_size: rows of a tenant that are written together, 1 to 1,000.
         limit: rows to look at; None for all.
         resume: go on behind the last completed batch of the last run of the same selection; of one that was finished, that is
             behind its last row.
@@ -154,10 +157,10 @@ class _Migration:
             self._keep()
 
     def batches(self) -> Iterator[int]:
-        """Migrate batch after batch, and yield the number of rows of each."""
+        """Migrate page after page, and yield the number of rows of each."""
         looked_at = 0
         while self._wanted.limit is None or looked_at < self._wanted.limit:
-            most = self._wanted.batch_size
+            most = self._wanted.batch_size * BATCHES_A_PAGE
             if self._wanted.limit is not None:
                 most = min(most, self._wanted.limit - looked_at)
             rows = self._source.page(self._wanted.selection, after=self._run.last_id, limit=most)
@@ -187,8 +190,7 @@ class _Migration:
             else:
                 ready.setdefault(one.owner.id, []).append(one)
         self._refuse_doubled({name: doubled[name] for name in dict.fromkeys(names) if name in doubled})
-        for mine in ready.values():
-            self._settle(mine)
+        self._settle([one for mine in ready.values() for one in mine])
 
     def _ready(self, row: Row, *, keep_id: bool) -> Ready:
         """Judge a row; nothing is written for it."""
@@ -209,35 +211,42 @@ class _Migration:
                     name, "doubled_id", "More than one row has this id; UUIDs are one in upper and lower case.", None
                 )
 
-    # One tenant's rows of a batch
+    # Rows that are fit
 
     def _settle(self, ready: Sequence[Ready]) -> None:
-        owner = ready[0].owner
-        here = _here(owner.id, [one.item.id for one in ready]) if owner.is_here else set()
-        new = [one for one in ready if one.item.id not in here]
+        """Write what is not here, a tenant at a time, and count what is."""
+        owned = _owners_of([one.item.id for one in ready])
+        new: dict[UUID, list[Ready]] = {}
+        for one in ready:
+            if one.item.id not in owned:
+                new.setdefault(one.owner.id, []).append(one)
+            elif owned[one.item.id] != one.owner.id:
+                self._fail(one.item.old_id, "content_exists", "An item of another tenant has its id here.", one.owner)
         if self._wanted.dry_run:
-            self._foresee(owner, new)
-        else:
-            self._write(owner, new)
-        self._recognise(owner, [one for one in ready if one.item.id in here])
+            for mine in new.values():
+                self._foresee(mine[0].owner, mine)
+        elif new:
+            self._write(new)
+        self._recognise([one for one in ready if owned.get(one.item.id) == one.owner.id])
 
-    def _recognise(self, owner: Owner, known: Sequence[Ready]) -> None:
+    def _recognise(self, known: Sequence[Ready]) -> None:
         """Count rows whose items are here; an item of that id that did not come from that row is another's."""
-        first = _first_fields(owner.id, [one.item.id for one in known]) if known else {}
+        first = _first_fields(known)
         for one in known:
             fields = first.get(one.item.id)
             if fields is not None and not _came_from(fields, one.item):
-                self._fail(one.item.old_id, "id_taken_here", "An item that is not this row's has its id here.", owner)
+                message = "An item that is not this row's has its id here."
+                self._fail(one.item.old_id, "id_taken_here", message, one.owner)
                 continue
             if one.item.id in self._in_hand:  # made by the batch that was broken off
-                one.attachment = self._files.kept(one.item, tenant_id=owner.id)
-                self._owners.author_of(owner, one.item, bring=False)
+                one.attachment = self._files.kept(one.item, tenant_id=one.owner.id)
+                self._owners.author_of(one.owner, one.item, bring=False)
                 self._count_created(one)
             else:
                 self._tally.unchanged += 1
-                self._tally.tenant(owner.id, owner.name).unchanged += 1
+                self._tally.tenant(one.owner.id, one.owner.name).unchanged += 1
             if fields is not None:
-                self._compare(owner, one, fields, is_new=False)
+                self._compare(one, fields, is_new=False)
 
     def _foresee(self, owner: Owner, new: Sequence[Ready]) -> None:
         """Say what would be created, as far as it fits into the tenant's storage."""
@@ -252,23 +261,28 @@ class _Migration:
             self._owners.author_of(owner, one.item, bring=False)
             self._count_created(one)
 
-    def _write(self, owner: Owner, new: Sequence[Ready]) -> None:
-        """Write items together, or if that fails each by itself, to know which one is at fault."""
-        if not new:
-            return
-        self._hold([one.item.id for one in new], brings=None if owner.is_here else owner.id)
-        self._owners.bring(owner)
-        staged = [one for one in new if self._stage(one)]
-        try:
-            made = self._create(owner, staged)
-        except (Problem, IntegrityError, DataError) as problem:
-            _raise_if_passing(problem)
-            made = [one for one in staged if self._created_alone(owner, one)]
-        first = _first_fields(owner.id, [one.item.id for one in made])
+    def _write(self, new: Mapping[UUID, Sequence[Ready]]) -> None:
+        """Write new items in batches of one tenant each, and read them back."""
+        self._hold([one for mine in new.values() for one in mine])
+        made: list[Ready] = []
+        for mine in new.values():
+            self._owners.bring(mine[0].owner)
+            for start in range(0, len(mine), self._wanted.batch_size):
+                made += self._write_batch(mine[0].owner, mine[start : start + self._wanted.batch_size])
+        first = _first_fields(made)
         for one in made:
             self._count_created(one)
             if one.item.id in first:
-                self._compare(owner, one, first[one.item.id], is_new=True)
+                self._compare(one, first[one.item.id], is_new=True)
+
+    def _write_batch(self, owner: Owner, batch: Sequence[Ready]) -> Sequence[Ready]:
+        """Write items together, or if that fails each by itself, to know which one is at fault; return what was written."""
+        staged = [one for one in batch if self._stage(one)]
+        try:
+            return self._create(owner, staged)
+        except (Problem, IntegrityError, DataError) as problem:
+            _raise_if_passing(problem)
+        return [one for one in staged if self._created_alone(owner, one)]
 
     def _stage(self, one: Ready) -> bool:
         """Find a row's author, fetch and store its file, if it has one, and tell whether the row can be written."""
@@ -315,16 +329,16 @@ class _Migration:
             )
         return ready
 
-    def _compare(self, owner: Owner, one: Ready, fields: Mapping[str, Any], *, is_new: bool) -> None:
+    def _compare(self, one: Ready, fields: Mapping[str, Any], *, is_new: bool) -> None:
         """Compare a body that was read back with the old one; the document's own checksum was checked on the way."""
         self._tally.compared += 1
         if fields["body"] == one.item.text:
             self._tally.equal += 1
         elif is_new:
-            self._warn(one.item.old_id, "differs", "What can be read here is not what the old table has.", owner.id)
+            self._warn(one.item.old_id, "differs", "What can be read here is not what the old table has.", one.owner.id)
         else:
             self._warn(
-                one.item.old_id, "source_changed", "The old text has changed since it was brought over.", owner.id
+                one.item.old_id, "source_changed", "The old text has changed since it was brought over.", one.owner.id
             )
 
     # Counting
@@ -383,12 +397,12 @@ class _Migration:
 
     # Keeping
 
-    def _hold(self, content_ids: list[UUID], *, brings: UUID | None) -> None:
-        """Note which items are about to be made, and which tenant."""
-        self._in_hand = self._in_hand.union(content_ids)
+    def _hold(self, new: Sequence[Ready]) -> None:
+        """Note which items and tenants are about to be made."""
+        self._in_hand = self._in_hand.union(one.item.id for one in new)
         self._run.in_hand = list(self._in_hand)
-        if brings is not None:
-            self._run.brought = [*self._run.brought, brings]
+        coming = {one.owner.id for one in new if not one.owner.is_here}
+        self._run.brought = [*self._run.brought, *coming.difference(self._run.brought)]
         self._run.save(update_fields=["in_hand", "brought"])
 
     def _keep(self) -> None:
@@ -409,19 +423,26 @@ def _newest(selection: Selection, name: str) -> LegacyRun | None:
     return runs.order_by("-started_at").first()
 
 
-def _here(tenant_id: UUID, content_ids: Sequence[UUID]) -> set[UUID]:
-    with tenant_scope(tenant_id):
-        rows = ContentItem.objects.filter(tenant_id=tenant_id, id__any=content_ids)
-        return set(rows.values_list("id", flat=True))
+def _owners_of(content_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """Return whose the items of some ids are that are here."""
+    with system_scope("look which old items are here"):
+        return dict(ContentItem.objects.filter(id__any=content_ids).values_list("id", "tenant_id"))
 
 
-def _first_fields(tenant_id: UUID, content_ids: Sequence[UUID]) -> dict[UUID, Mapping[str, Any]]:
-    """Return what items' first versions say, as far as these are still there."""
-    with tenant_scope(tenant_id):
-        rows = ContentVersion.objects.filter(tenant_id=tenant_id, content_id__any=content_ids, version=1)
+def _first_fields(ready: Sequence[Ready]) -> dict[UUID, Mapping[str, Any]]:
+    """Return what items' first versions say, as far as these are still there: from the spool, else tenant by tenant."""
+    if not ready:
+        return {}
+    with system_scope("read back what came over"):
+        rows = ContentVersion.objects.filter(content_id__any=[one.item.id for one in ready], version=1)
         keys = {documents.key_of(one, sha256): one for one, sha256 in rows.values_list("content_id", "sha256")}
         found = documents.spooled(keys=keys)
-    found |= documents.fetch(tenant_id=tenant_id, keys=keys.keys() - found.keys())
+    missing: dict[UUID, list[DocumentKey]] = {}
+    owners = {one.item.id: one.owner.id for one in ready}
+    for key in keys.keys() - found.keys():
+        missing.setdefault(owners[keys[key]], []).append(key)
+    for tenant_id, mine in missing.items():
+        found |= documents.fetch(tenant_id=tenant_id, keys=mine)
     return {keys[key]: document.fields for key, document in found.items()}
 
 
