@@ -24,7 +24,7 @@ soak: $(VENV)/.installed-dev ## run the fault, race and scale tests at full size
 bench: $(VENV)/.installed-dev ## print the benchmark table: each figure beside its baseline of the same run
 	@exec $(BIN)/python -m tests.bench
 
-lint: $(VENV)/.installed-dev ## formatters, linters, types, import contracts, migration and deployment checks, OpenAPI
+lint: $(VENV)/.installed-dev ## formatters, linters, types, import contracts, migration and deployment checks, OpenAPI, links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy manage.py engarde quotas content generation dr tests
@@ -32,9 +32,13 @@ lint: $(VENV)/.installed-dev ## formatters, linters, types, import contracts, mi
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	ENGARDE_ENV=production SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
 	  DATABASE_URL=postgres://engarde@127.0.0.1/engarde REDIS_URL=redis://127.0.0.1 ALLOWED_HOSTS=example.com \
-	  $(BIN)/python manage.py check --deploy --fail-level WARNING
+	  ENCRYPTION_KEYS=$$($(BIN)/python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())') \
+	  PUBLIC_URL=https://example.com $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(BIN)/python manage.py check --database default
+	LOG_LEVEL=WARNING $(BIN)/python -W ignore -m tests.deployment.migration_rules
+	$(BIN)/python -m engarde.variables --check
+	$(BIN)/python -m tests.docs.links
 
 format: $(VENV)/.installed-dev ## format the code and mend what linters can mend
 	$(BIN)/ruff format .
@@ -52,6 +56,6 @@ $(VENV)/.installed: $(VENV)/bin/python requirements.txt requirements-lock.txt en
 	$(BIN)/python -m engarde.embedded install
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-observability.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	@touch $@

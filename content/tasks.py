@@ -1,6 +1,5 @@
 """Celery's envelopes: they keep a carrier going for at most a minute and then hand over to the next task."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from content import collector, documents, indexing, records, retention, schedule
 from content.media import sweep, uploads
 from content.stores.base import COLLECTIONS, StoreRejected, StoreUnavailable
 from content.webhooks import sender
-from engarde.common import wake
+from engarde.common import stopping, wake
 from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
@@ -38,12 +37,12 @@ def carry_records(**_: Any) -> None:
 def _carry(run_pass: Callable[..., uploader.Pass | records.Pass], task_name: str) -> None:
     """Run passes while they get on; what is left over, or came too late, is for the next task."""
     store = documents.document_store()
-    deadline = time.monotonic() + LONGEST_RUN_SECONDS
+    go_on = stopping.go_on_for(LONGEST_RUN_SECONDS)
     while store is not None:
         done = run_pass(store=store, now=timezone.now)
         if not done.got_on:
             return
-        if time.monotonic() > deadline:
+        if not go_on():
             wake.after_commit(task_name)
             return
 
@@ -51,9 +50,9 @@ def _carry(run_pass: Callable[..., uploader.Pass | records.Pass], task_name: str
 @shared_task(name="content.sweep_spool")
 def sweep_spool(**_: Any) -> None:
     """Drop what the spool need not keep, and the oldest of what only the backup lacks when that is too much."""
-    deadline = time.monotonic() + LONGEST_RUN_SECONDS
+    go_on = stopping.go_on_for(LONGEST_RUN_SECONDS)
     dropped = SWEEP_ROWS
-    while dropped == SWEEP_ROWS and time.monotonic() < deadline:
+    while dropped == SWEEP_ROWS and go_on():
         with system_scope("drop finished documents"):
             dropped = spool.sweep_finished(limit=SWEEP_ROWS)
     with system_scope("keep the spool within its bounds"):
@@ -66,7 +65,7 @@ def sweep_spool(**_: Any) -> None:
 def collect_duplicates(*, collection: str = COLLECTIONS[0], after: str = "", failures: int = 0, **_: Any) -> None:
     """Tidy ZeroDB's collections one after the other, for a while; the next task goes on from there."""
     store = documents.document_store()
-    deadline = time.monotonic() + LONGEST_RUN_SECONDS
+    go_on = stopping.go_on_for(LONGEST_RUN_SECONDS)
     if store is None:
         return
     found, pause = collector.Collected(place=after), 0
@@ -76,7 +75,7 @@ def collect_duplicates(*, collection: str = COLLECTIONS[0], after: str = "", fai
             collection=collection,
             now=timezone.now(),
             collected=found,
-            go_on=lambda: time.monotonic() < deadline,
+            go_on=go_on,
         )
     except (StoreUnavailable, StoreRejected) as error:
         log.warning("the sweep of ZeroDB was interrupted", collection=collection, error=str(error))
@@ -120,6 +119,6 @@ def purge_expired(**_: Any) -> None:
 def sweep_media(**_: Any) -> None:
     """Remove media bytes that nothing needs."""
     uploads.drop_abandoned()
-    deadline = time.monotonic() + LONGEST_RUN_SECONDS
-    while not sweep.run_pass(now=timezone.now()).is_idle and time.monotonic() < deadline:
+    go_on = stopping.go_on_for(LONGEST_RUN_SECONDS)
+    while not sweep.run_pass(now=timezone.now()).is_idle and go_on():
         pass

@@ -1,6 +1,5 @@
 """Celery's envelopes."""
 
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +10,7 @@ from django.utils import timezone
 
 from dr import alerts, archives, drills, keeping, media_copies, verify
 from dr import sync as sync_pass
-from engarde.common import wake
+from engarde.common import stopping, wake
 
 log = structlog.get_logger(__name__)
 
@@ -24,11 +23,11 @@ MAX_VERIFY_FAILURES = 36
 @shared_task(name="dr.sync")
 def sync(**_: Any) -> None:
     """Back up what was committed, until nothing is left or something is in the way."""
-    deadline = time.monotonic() + LONGEST_RUN_SECONDS
+    go_on = stopping.go_on_for(LONGEST_RUN_SECONDS)
     while (done := sync_pass.run_pass(now=timezone.now)).shipped:
         if done.status != "healthy":
             return
-        if time.monotonic() > deadline:
+        if not go_on():
             wake.after_commit("dr.sync")
             return
 
@@ -49,10 +48,10 @@ def alert(**_: Any) -> None:
 @shared_task(name="dr.copy_media", time_limit=1800)
 def copy_media(*, thorough: bool = False, **_: Any) -> None:
     """Copy media files into the second storage until none is due."""
-    deadline = time.monotonic() + LONGEST_RUN_SECONDS
+    go_on = stopping.go_on_for(LONGEST_RUN_SECONDS)
     while media_copies.run_pass(now=timezone.now, thorough=thorough).copied:
         thorough = False
-        if time.monotonic() > deadline:
+        if not go_on():
             wake.after_commit("dr.copy_media")
             return
 
@@ -75,14 +74,12 @@ def verify_all(*, deep: bool = False, place: dict[str, str] | None = None, failu
     archive = archives.current()
     if archive is None:
         return
-    deadline, pause = time.monotonic() + VERIFY_SECONDS, 0
+    go_on, pause = stopping.go_on_for(VERIFY_SECONDS), 0
     here: verify.Place | None = verify.Place.of(**place) if place else verify.begin(deep=deep, now=timezone.now())
     try:
         while here is not None:
-            here = verify.run_part(
-                archive=archive, place=here, deep=deep, now=timezone.now, go_on=lambda: time.monotonic() < deadline
-            )
-            if time.monotonic() > deadline:
+            here = verify.run_part(archive=archive, place=here, deep=deep, now=timezone.now, go_on=go_on)
+            if not go_on():
                 break
     except verify.AWAY as error:
         log.warning("a verification was interrupted", error=str(error))

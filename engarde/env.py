@@ -1,7 +1,15 @@
-"""Settings from the environment: `NAME`, or for secrets `NAME_FILE` naming a file that holds the value."""
+"""Settings from the environment: `NAME`, or for secrets `NAME_FILE` naming a file that holds the value.
 
+A value that cannot be meant ends the start with a message that says what to set. What is read is remembered, so that the list of
+variables in docs/guides/deployment.md is made from the code (`engarde.variables`).
+"""
+
+import builtins
 import json
+import math
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,11 +19,16 @@ from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+TRUE = ("true", "on", "ok", "y", "yes", "1")
+FALSE = ("false", "off", "no", "n", "f", "0")
 
 FROM_FILES = (
     "SECRET_KEY",
     "ENCRYPTION_KEYS",
+    "METRICS_TOKEN",
     "DATABASE_URL",
+    "DR_DRILL_DATABASE_URL",
+    "LEGACY_DATABASE_URL",
     "REDIS_URL",
     "ZERODB_API_KEY",
     "ZERODB_PROJECT_ID",
@@ -32,7 +45,114 @@ FROM_FILES = (
 )
 
 
-def load() -> environ.Env:
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One that was read.
+
+    Attributes:
+        kind: text, whole number, number, true or false, list, address.
+        default: as it would be written in the environment.
+    """
+
+    name: str
+    kind: str
+    default: str
+
+
+class Reader:
+    """Reads variables; an empty one counts as not given, text aside.
+
+    Every method raises ImproperlyConfigured for a value that it cannot take, naming the variable.
+    """
+
+    def __init__(self) -> None:
+        self._env = environ.Env()
+        self.variables: dict[str, Variable] = {}
+
+    def str(self, name: builtins.str, default: builtins.str = "") -> builtins.str:
+        """Return text as it is."""
+        self._note(name, "text", default)
+        found: builtins.str = self._env.str(name, default)
+        return found
+
+    def choice(self, name: builtins.str, default: builtins.str, among: Sequence[builtins.str]) -> builtins.str:
+        """Return one of some words."""
+        if (found := self.str(name, default) or default) not in among:
+            raise ImproperlyConfigured(f"{name} is {found!r}; it can be: {', '.join(among)}.")
+        return found
+
+    def int(self, name: builtins.str, default: builtins.int) -> builtins.int:
+        """Return a whole number, which is never negative."""
+        self._note(name, "whole number", default)
+        text = os.environ.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            found = int(text)
+        except ValueError:
+            found = -1
+        if found < 0:
+            raise ImproperlyConfigured(f"{name} is {text!r}; set a whole number, such as {default}.")
+        return found
+
+    def float(self, name: builtins.str, default: builtins.float) -> builtins.float:
+        """Return a number, which is never negative."""
+        self._note(name, "number", f"{default:g}")
+        text = os.environ.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not 0 <= found < math.inf:
+            raise ImproperlyConfigured(f"{name} is {text!r}; set a number, such as {default:g}.")
+        return found
+
+    def bool(self, name: builtins.str, default: builtins.bool) -> builtins.bool:
+        """Return a switch."""
+        self._note(name, "true or false", str(default).lower())
+        text = os.environ.get(name, "").strip().lower()
+        if text and text not in TRUE + FALSE:
+            raise ImproperlyConfigured(f"{name} is {text!r}; set true or false.")
+        return text in TRUE if text else default
+
+    def list(self, name: builtins.str, default: Sequence[builtins.str] = ()) -> builtins.list[builtins.str]:
+        """Return texts that stand between commas."""
+        self._note(name, "list", ",".join(default))
+        found = self._env.list(name, default=list(default))
+        return [text.strip() for text in found if text.strip()]
+
+    def db_url(self, name: builtins.str, default: builtins.str) -> dict[builtins.str, Any]:
+        """Return how to reach a database."""
+        self._note(name, "address", default)
+        found: dict[builtins.str, Any] = self._address(
+            name, "postgres://user:password@host:5432/database", self._env.db_url, default
+        )
+        if "postgresql" not in str(found.get("ENGINE")):
+            raise ImproperlyConfigured(
+                f"{name} has to be postgres://user:password@host:5432/database: only PostgreSQL will do."
+            )
+        return found
+
+    def email_url(self, name: builtins.str, default: builtins.str) -> dict[builtins.str, Any]:
+        """Return how to send mail."""
+        self._note(name, "address", default)
+        return self._address(name, "smtp+tls://user:password@host:587", self._env.email_url, default)
+
+    @staticmethod
+    def _address(name: builtins.str, form: builtins.str, read: Any, default: builtins.str) -> dict[builtins.str, Any]:
+        """Read an address without telling what it is: it holds a password."""
+        try:
+            return dict(read(name, default=default))
+        except (ImproperlyConfigured, KeyError, ValueError) as error:
+            raise ImproperlyConfigured(f"{name} cannot be read as an address; write it as {form}.") from error
+
+    def _note(self, name: builtins.str, kind: builtins.str, default: object) -> None:
+        self.variables[name] = Variable(name, kind, str(default).replace(str(BASE_DIR) + "/", ""))
+
+
+def load() -> Reader:
     """Return the reader, after taking in `.env` and the files that `NAME_FILE` variables name.
 
     Raises:
@@ -42,7 +162,7 @@ def load() -> environ.Env:
     for name in FROM_FILES:
         if path := os.environ.get(f"{name}_FILE"):
             os.environ.setdefault(name, _read(f"{name}_FILE", path))
-    return environ.Env()
+    return Reader()
 
 
 def _read(name: str, path: str) -> str:
@@ -52,7 +172,7 @@ def _read(name: str, path: str) -> str:
         raise ImproperlyConfigured(f"{name} names {path}, which cannot be read: {error}") from error
 
 
-def json_object(env: environ.Env, name: str) -> dict[str, Any]:
+def json_object(env: Reader, name: str) -> dict[str, Any]:
     """Return a setting that is a JSON object; empty when it is not given.
 
     Raises:

@@ -9,6 +9,7 @@ from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
 
+from engarde import configuration
 from engarde import env as environment
 from engarde.common.logs import logging_config
 
@@ -16,7 +17,7 @@ env = environment.load()
 
 BASE_DIR = environment.BASE_DIR
 DATA_DIR = Path(env.str("DATA_DIR", str(BASE_DIR / ".data")))
-ENGARDE_ENV = env.str("ENGARDE_ENV", "development")
+ENGARDE_ENV = env.choice("ENGARDE_ENV", "development", among=("development", "production"))
 PRODUCTION = ENGARDE_ENV == "production"
 
 DEVELOPMENT_SECRET_KEY = "insecure-key-for-development-only-never-for-production"  # noqa: S105 -- production refuses it
@@ -28,9 +29,8 @@ ALLOWED_HOSTS = env.list(
 PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{env.int('PORT', 8000)}")
 
 
-ENCRYPTION_KEYS: list[str] = env.list(
-    "ENCRYPTION_KEYS", default=[]
-)  # newest first; SECRET_KEY gives one more, the last
+ENCRYPTION_KEYS = env.list("ENCRYPTION_KEYS", default=[])  # newest first; SECRET_KEY gives one more, the last
+METRICS_TOKEN = env.str("METRICS_TOKEN", "")  # what /metrics asks for; empty: nothing
 
 
 def _required_in_production(name: str, instead: str) -> None:
@@ -237,7 +237,7 @@ ZERODB_REQUESTS_PER_HOUR = env.int("ZERODB_REQUESTS_PER_HOUR", 0)
 CONTENT_UPLOAD_BATCH = env.int("CONTENT_UPLOAD_BATCH", 50)
 CONTENT_UPLOAD_THREADS = env.int("CONTENT_UPLOAD_THREADS", 16)
 CONTENT_STORE = "content.stores.zerodb.ZeroDBStore"
-CONTENT_STORE_OPTIONS = {
+CONTENT_STORE_OPTIONS: dict[str, Any] = {
     "base_url": ZERODB_BASE_URL,
     "api_key": ZERODB_API_KEY,
     "project_id": ZERODB_PROJECT_ID,
@@ -423,7 +423,7 @@ DR_DRILL_MAX_ITEMS = env.int("DR_DRILL_MAX_ITEMS", 20_000)
 ERASERS = ["generation.erasure", "content.erasure", "quotas.erasure", "engarde.accounts.erasure"]
 DR_AFTER_RESTORE = {"job": "generation.recovery.settle_jobs"}  # what a room does once rows of a type came back
 DR_ARCHIVE = "dr.archives.bigquery.BigQueryArchive"
-DR_ARCHIVE_OPTIONS = {
+DR_ARCHIVE_OPTIONS: dict[str, Any] = {
     "project": BIGQUERY_PROJECT_ID,
     "dataset": BIGQUERY_DATASET,
     "location": BIGQUERY_LOCATION,
@@ -511,6 +511,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "shield",
     "SITE_URL": "/api/docs",
     "SHOW_HISTORY": True,
+    "DASHBOARD_CALLBACK": "engarde.common.admin_home.dashboard",
     "SIDEBAR": {
         "show_search": True,
         "navigation": [
@@ -564,6 +565,7 @@ UNFOLD: dict[str, Any] = {
         ],
     },
 }
+ADMIN_HOME_PANELS = ["dr.admin.home", "quotas.admin.home.panel", "generation.admin.home", "content.admin.home"]
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
 CORS_ALLOW_HEADERS = [
     *default_headers,
@@ -602,8 +604,14 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 LOGGING_CONFIG = None
-LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", among=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
 logging_config(level=LOG_LEVEL, as_json=env.bool("LOG_JSON", True))
+
+SENTRY_DSN = env.str("SENTRY_DSN", "")
+SENTRY_TRACES_SAMPLE_RATE = env.float("SENTRY_TRACES_SAMPLE_RATE", 0)
+OTEL_EXPORTER_OTLP_ENDPOINT = env.str("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+WORKER_METRICS_PORT = env.int("WORKER_METRICS_PORT", 0)  # 0: none
+WORKER_METRICS_HOST = env.str("WORKER_METRICS_HOST", "127.0.0.1")
 
 X_FRAME_OPTIONS = "DENY"
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", PRODUCTION)
@@ -616,3 +624,6 @@ SESSION_COOKIE_SECURE = PRODUCTION
 CSRF_COOKIE_SECURE = PRODUCTION
 CSRF_FAILURE_VIEW = "engarde.common.problems.csrf_failure"
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+if _problems := configuration.problems(vars()):
+    raise ImproperlyConfigured("\n".join(_problems))

@@ -4,6 +4,7 @@ Workers are interchangeable: any number may have a job in hand, each a share of 
 under leases that run out. Nothing here decides what is stored once: `claims` does, in PostgreSQL.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from django.db import OperationalError, connection
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from engarde.common import redis as redis_client
+from engarde.common import stopping
 from engarde.common.problems import Problem, explain
 from engarde.common.scopes import tenant_scope
 from generation import claims, endings, keys, metrics, operations, progress, prompts, queries, stops, writing
@@ -47,6 +49,7 @@ FEW = 10  # a concurrency up to this needs no second worker
 LONGEST_IDLE_SECONDS = 3.0  # a worker waits so long for something to do before it lets another job have its place
 IDLE_AGAIN_SECONDS = 2.0  # after a worker found nothing to do
 SHORTEST_SLICE_SECONDS = 10.0  # after this, a worker makes place for a task that waits
+LAST_CALLS_SECONDS = 10.0  # a worker that is to stop waits so long for the calls that are under way
 LONGEST_LOOK_SECONDS = 0.5  # how soon a cancelled job is noticed
 LONGEST_RETRY_SECONDS = 300.0
 QUEUE = settings.CELERY_TASK_ROUTES["generation.run_shard"]["queue"]  # the name of its list in Redis too
@@ -128,6 +131,7 @@ class Worker:
         self._pending: list[Outcome] = []
         self._begun = time.monotonic()
         self._deadline: float = time.monotonic() + settings.GENERATION_SLICE_SECONDS
+        self._latest = math.inf  # then what is under way is given back
         self._next_look = time.monotonic() + LONGEST_LOOK_SECONDS
         self._next_renewal: float = time.monotonic()  # at once: dead workers may have left something
         self._wait = 0.0  # seconds until the pace allows another call
@@ -153,7 +157,17 @@ class Worker:
                 self._leave(calls)
         return self._slice()
 
+    def _heed_stop(self) -> None:
+        """Once the worker is to stop, claim nothing more, and wait for the calls that are under way only so long."""
+        if stopping.is_stopping():
+            now = time.monotonic()
+            self._deadline = min(self._deadline, now)
+            self._latest = min(self._latest, now + LAST_CALLS_SECONDS)
+
     def _is_done(self, calls: Calls) -> bool:
+        self._heed_stop()
+        if time.monotonic() >= self._latest:
+            return True
         if calls.under_way or self._pending:
             return False
         if not self._step.is_active or time.monotonic() >= self._deadline or self._step.others >= self._workers:
@@ -294,7 +308,7 @@ class Worker:
             self._pace.returned(1, taken_at=result.started_at)
             return Outcome(result.index, retry_in=0.0, is_free=True)
         if not isinstance(result.error, LLMError):
-            log.error("a call failed unexpectedly", job=str(self._job.id), exc_info=result.error)
+            log.error("a call failed unexpectedly", exc_info=result.error)
             return Outcome(
                 result.index, error_code="internal_error", error="The call failed on our side.", retry_in=10.0
             )

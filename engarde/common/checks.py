@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as Doubt
 from django.db import DEFAULT_DB_ALIAS, connection
 
 from engarde.common.constraints import RowSecurity
@@ -34,3 +37,17 @@ def check_database_role(*, databases: Sequence[str] | None = None, **_: Any) -> 
     return (
         [Error(message, hint="Connect as an ordinary owner of the database.", id="engarde.E002")] if passes_by else []
     )
+
+
+@register(Tags.security, deploy=True)
+def check_production(**_: Any) -> list[CheckMessage]:
+    """What works without, and should not be left so in production."""
+    found: list[CheckMessage] = []
+    if not settings.ENCRYPTION_KEYS:
+        why = "Stored secrets (provider keys, webhook secrets) are encrypted under a key derived from SECRET_KEY."
+        hint = "Set ENCRYPTION_KEYS, so that SECRET_KEY can be replaced without losing them."
+        found.append(Doubt(why, hint=hint, id="engarde.W001"))
+    if urlsplit(settings.PUBLIC_URL).hostname in ("127.0.0.1", "localhost"):
+        why = "PUBLIC_URL names this machine, so links in mails lead nowhere."
+        found.append(Doubt(why, hint="Set PUBLIC_URL, such as https://content.example.com.", id="engarde.W002"))
+    return found

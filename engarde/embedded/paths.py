@@ -65,6 +65,11 @@ class DataDir:
         return self.root / "run" / "platform.json"
 
     @property
+    def metrics(self) -> Path:
+        """What the processes of one `up` count, together."""
+        return self.root / "run" / "metrics"
+
+    @property
     def wanted(self) -> Path:
         """One empty file per service that somebody asked for."""
         return self.root / "run" / "wanted"

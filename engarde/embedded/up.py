@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,12 +29,13 @@ TICK_SECONDS = 0.1
 STOP_SECONDS = 8.0
 START_SECONDS = 60.0
 LEFTOVER_SECONDS = 8.0
+WEB_LOGS = PROJECT_ROOT / "engarde" / "granian-logs.json"
 
 
 def web_command(port: int, workers: str) -> list[str]:
     """Return the command that serves HTTP and WebSockets."""
     where = ["--host", remembered.HOST, "--port", str(port)]
-    how = ["--workers", workers, "--respawn-failed-workers"]
+    how = ["--workers", workers, "--respawn-failed-workers", "--log-config", str(WEB_LOGS)]
     return [sys.executable, "-m", "granian", "--interface", "asginl", *where, *how, "engarde.asgi:application"]
 
 
@@ -59,7 +61,7 @@ def _celery_worker(name: str, queues: str) -> list[str]:
 
 
 def _celery(part: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", "engarde", part, "--loglevel", "INFO"]
+    return [sys.executable, "-m", "celery", "--quiet", "-A", "engarde", part, "--loglevel", "INFO"]
 
 
 class Platform:
@@ -172,6 +174,9 @@ class Platform:
         return printed
 
     def _programs(self, environ: Mapping[str, str]) -> Iterator[Program]:
+        shutil.rmtree(self._data.metrics, ignore_errors=True)
+        self._data.metrics.mkdir(mode=0o700)
+        environ = {**environ, "PROMETHEUS_MULTIPROC_DIR": str(self._data.metrics)}
         web = web_command(self._port, environ.get("WEB_WORKERS", "2"))
         commands = {
             "web": web,
