@@ -7,3 +7,4 @@ class ContentConfig(AppConfig):
     """Items and their documents."""
 
     name = "content"
+    verbose_name = "Content"

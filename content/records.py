@@ -11,7 +11,6 @@ Wake it with `wake.after_commit("content.carry_records")`; beat sweeps.
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -33,6 +32,7 @@ from content.stores.base import (
     StoreRejected,
     StoreUnavailable,
 )
+from engarde.common import request_ids
 from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
@@ -220,7 +220,7 @@ def _remove(store: DocumentStore, collection: str, keys: Sequence[str], send_unt
 def _put_all(store: DocumentStore, puts: Sequence[Claimed], send_until: float) -> list[tuple[Claimed, str | Exception]]:
     if not puts:
         return []
-    with ThreadPoolExecutor(settings.CONTENT_UPLOAD_THREADS) as pool:
+    with request_ids.threads(settings.CONTENT_UPLOAD_THREADS) as pool:
         return list(zip(puts, pool.map(lambda one: _put(store, one, send_until), puts), strict=True))
 
 

@@ -9,7 +9,6 @@ document whose removal from ZeroDB is pending (its last version went, and then i
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,6 +22,7 @@ from content import documents, metrics, spool
 from content.models import ContentItem, ContentVersion, SpooledDocument
 from content.packing import DamagedDocument
 from content.stores.base import Document, DocumentKey, DocumentStore, StoreRejected, StoreUnavailable
+from engarde.common import request_ids
 from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
@@ -111,7 +111,7 @@ def run_pass(*, store: DocumentStore, now: Callable[[], datetime]) -> Pass:
         return Pass()
     send_until = time.monotonic() + spool.SEND_WITHIN.total_seconds()
     found = _look_for(store, [one.key for one in claimed if one.maybe_stored])
-    with ThreadPoolExecutor(settings.CONTENT_UPLOAD_THREADS) as pool:
+    with request_ids.threads(settings.CONTENT_UPLOAD_THREADS) as pool:
         outcomes = list(pool.map(lambda one: _send(store, one, found, send_until), claimed))
     stored, failed, untried = spool.split(outcomes)
     _mark_sent([(claimed[place], str(outcomes[place])) for place in stored])
@@ -122,7 +122,11 @@ def run_pass(*, store: DocumentStore, now: Callable[[], datetime]) -> Pass:
 
 
 def _claim(now: datetime) -> list[Claimed]:
-    bounds = {"now": now, "lease_end": now + spool.LEASE, "limit": settings.CONTENT_UPLOAD_BATCH}
+    bounds: dict[str, Any] = {
+        "now": now,
+        "lease_end": now + spool.LEASE,
+        "limit": settings.CONTENT_UPLOAD_BATCH,
+    }
     with system_scope("claim spooled documents"), connection.cursor() as cursor:
         cursor.execute(CLAIM, bounds)
         rows = cursor.fetchall()

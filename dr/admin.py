@@ -1,6 +1,9 @@
-"""The admin's pages for the backup: how it is and what it did, with three buttons; everything else is to be looked at."""
+"""The admin's pages for the backup: how it is and what it did, with three buttons; everything else is to be looked at.
 
-from collections.abc import Callable
+`home` is this room's part of the first page.
+"""
+
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -9,14 +12,17 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from unfold.decorators import action, display
 
-from dr import charts, figures, queries, states
+from dr import alerts, charts, figures, queries, states
 from dr.models import Batch, Drill, Erasure, Finding, Restore, Run, SyncState, Verification
 from engarde.accounts.models import User
+from engarde.common.admin_home import Concern, Panel, counted
 from engarde.common.problems import Problem, explain
+from engarde.common.spans import span
 from quotas.admin.readonly import ReadOnlyAdmin
 from quotas.sizes import readable
 
@@ -31,6 +37,7 @@ RESULTS = {"all right": "success", "failed": "danger", "faults": "danger", "runn
 LAG_STEP, LAG_STEPS = timedelta(minutes=15), 96
 RPO_DAYS = 30
 ROWS_SHOWN = 8
+HOME_ROWS = 5
 LONGEST_SHOWN = 120
 
 
@@ -113,8 +120,8 @@ def _explained(now: datetime) -> dict[str, Any]:
     return {
         "health": health,
         "colour": COLOURS[health.status],
-        "lag": charts.span(health.lag_seconds),
-        "target": charts.span(health.rpo_target_seconds),
+        "lag": span(health.lag_seconds),
+        "target": span(health.rpo_target_seconds),
         "paused_by": _email_of(state.paused_by),
         "today": _told(found.days[-1]),
         "total": _told(found.total),
@@ -136,11 +143,12 @@ def _email_of(user_id: UUID | None) -> str:
 def _told(found: figures.Figures) -> str:
     """Return figures in words."""
     if not found.rows:
-        return "nothing shipped" + (f", {found.failures:,} failures" if found.failures else "")
-    told = f"{found.rows:,} changes, {readable(found.bytes)}, {found.batches:,} batches, {found.failures:,} failures"
+        return "nothing shipped" + (f", {counted(found.failures, 'failure')}" if found.failures else "")
+    parts = [counted(found.rows, "change"), readable(found.bytes), counted(found.batches, "batch", "batches")]
+    told = ", ".join([*parts, counted(found.failures, "failure")])
     if found.rpo_p50_seconds is None or found.rpo_p99_seconds is None:
         return told
-    return f"{told}; half within {charts.span(found.rpo_p50_seconds)}, 99 % within {charts.span(found.rpo_p99_seconds)}"
+    return f"{told}; half within {span(found.rpo_p50_seconds)}, 99 % within {span(found.rpo_p99_seconds)}"
 
 
 def _short(text: str) -> str:
@@ -148,7 +156,7 @@ def _short(text: str) -> str:
 
 
 def _took(row: Any) -> str:
-    return charts.span((row.finished_at - row.started_at).total_seconds()) if row.finished_at else "-"
+    return span((row.finished_at - row.started_at).total_seconds()) if row.finished_at else "-"
 
 
 @admin.register(Run)
@@ -181,7 +189,7 @@ class RunAdmin(ReadOnlyAdmin):
     @display(description="Lag", ordering="lag_seconds")
     def lag(self, run: Run) -> str:
         """Of what was left."""
-        return charts.span(run.lag_seconds)
+        return span(run.lag_seconds)
 
     @display(description="Took")
     def took(self, run: Run) -> str:
@@ -368,12 +376,12 @@ class DrillAdmin(ReadOnlyAdmin):
     @display(description="RTO", ordering="rto_seconds")
     def rto(self, drill: Drill) -> str:
         """How long it took until everything was back."""
-        return "-" if drill.rto_seconds is None else charts.span(drill.rto_seconds)
+        return "-" if drill.rto_seconds is None else span(drill.rto_seconds)
 
     @display(description="RPO", ordering="rpo_seconds")
     def rpo(self, drill: Drill) -> str:
         """How much time's changes were not in the backup."""
-        return "-" if drill.rpo_seconds is None else charts.span(drill.rpo_seconds)
+        return "-" if drill.rpo_seconds is None else span(drill.rpo_seconds)
 
 
 @admin.register(Erasure)
@@ -396,3 +404,49 @@ class ErasureAdmin(ReadOnlyAdmin):
     def state(self, erasure: Erasure) -> str:
         """Whether everything is gone."""
         return "all right" if erasure.finished_at else "running"
+
+
+def home(request: HttpRequest) -> Panel | None:
+    """Return this room's part of the admin's first page: how the backup is, what verification found, the last drill."""
+    if not request.user.has_perm("dr.view_syncstate"):
+        return None
+    now = timezone.now()
+    health = states.current_in_scope(now=now)
+    drill, drilled = queries.last_good_drill(), Drill.objects.defer("report").order_by("-started_at").first()
+    findings = list(queries.open_findings().order_by("-found_at")[:HOME_ROWS])
+    found = queries.open_findings().count() if len(findings) == HOME_ROWS else len(findings)
+    context = {
+        "health": health,
+        "colour": COLOURS[health.status],
+        "lag": span(health.lag_seconds),
+        "target": span(health.rpo_target_seconds),
+        "share": min(100, health.lag_seconds * 100 / health.rpo_target_seconds) if health.rpo_target_seconds else 0,
+        "findings": findings,
+        "findings_open": found,
+        "verification": Verification.objects.filter(tenant_id=None).order_by("-started_at").first(),
+        "drill": drill,
+        "drilled_ago": span((now - drill.finished_at).total_seconds()) if drill and drill.finished_at else "",
+        "failed_drill": drilled if drilled and drilled.ok is False else None,
+    }
+    body = render_to_string("dr/admin/home.html", context)
+    pages = (("Backup", "syncstate"), ("Findings", "finding"), ("Verifications", "verification"), ("Drills", "drill"))
+    links = tuple((text, reverse(f"admin:dr_{name}_changelist")) for text, name in pages)
+    return Panel("Backup", body, links, tuple(_concerns(health, found, drill, now)))
+
+
+def _concerns(health: states.BackupHealth, found: int, drill: Drill | None, now: datetime) -> Iterator[Concern]:
+    """Yield what needs somebody; nothing about a backup that is off by setting, but for what is known to be wrong."""
+    backup = reverse("admin:dr_syncstate_changelist")
+    if health.is_past_target:
+        waits = f"the oldest change has waited for {span(health.lag_seconds)}"
+        yield Concern("danger", f"More could be lost than promised: {waits}.", backup)
+    if not health.is_off and health.status != states.BackupStatus.HEALTHY:
+        is_bad = health.status in {states.BackupStatus.FAILING, states.BackupStatus.DISABLED}
+        text = f"The backup is {health.status.label.lower()}. {_short(health.reason)}"
+        yield Concern("danger" if is_bad else "warning", text, backup)
+    if found:
+        text = f"{counted(found, 'finding is', 'findings are')} open: a copy is missing or differs."
+        yield Concern("danger", text, f"{reverse('admin:dr_finding_changelist')}?open=yes")
+    if drill and drill.finished_at and now - drill.finished_at > alerts.DRILL_EVERY and not health.is_off:
+        text = f"No drill went well for {span((now - drill.finished_at).total_seconds())}."
+        yield Concern("warning", text, reverse("admin:dr_drill_changelist"))

@@ -7,3 +7,4 @@ class DrConfig(AppConfig):
     """Backup, restore and verification."""
 
     name = "dr"
+    verbose_name = "Backup"

@@ -6,8 +6,9 @@ from datetime import timedelta
 from math import log10
 
 from dr.figures import Day
+from engarde.common.spans import span
 
-WIDTH, HEIGHT, LEFT = 640, 150, 46
+WIDTH, HEIGHT, LEFT = 640, 190, 66
 HEADROOM = 1.3
 MARKS = ((1, "1 s"), (10, "10 s"), (60, "1 min"), (900, "15 min"), (3600, "1 h"), (86400, "1 day"), (604800, "7 days"))
 
@@ -108,15 +109,3 @@ def _marks(top: float) -> tuple[Mark, ...]:
 
 def _y(seconds: float, top: float) -> float:
     return HEIGHT - (HEIGHT - 4) * log10(1 + max(0.0, seconds)) / log10(1 + top)
-
-
-def span(seconds: float) -> str:
-    """Return seconds for people, in the largest unit that has at least one: `0.4 s`, `12 s`, `3.5 min`, `2 h`, `9 days`."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{_short(seconds / size)} {unit}"
-    return f"{_short(seconds)} s"
-
-
-def _short(number: float) -> str:
-    return f"{number:.1f}".removesuffix(".0") if number < 10 else f"{number:.0f}"

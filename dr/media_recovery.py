@@ -1,7 +1,6 @@
 """Do media files' bytes lie where they should, in the media storage and in the second one; and mending either from the other."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from content.models import Blob
 from dr import media_copies, media_files
 from dr.media_files import FIRST, SECOND, Expected, FileMissing, StorageAway, StoredFile, WrongBytes
 from dr.models import MediaCopy
+from engarde.common import request_ids
 from engarde.common.problems import Problem
 from engarde.common.scopes import system_scope, tenant_scope
 
@@ -106,7 +106,7 @@ def verify_tenant(*, tenant_id: UUID, deep: bool, now: datetime) -> list[MediaFa
         StorageAway: a storage does not answer.
     """
     found: list[MediaFault] = []
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_ids.threads(THREADS) as pool:
         for page in _pages(tenant_id):
             faults = dict(zip(page, pool.map(partial(_faults, deep=deep, now=now), page), strict=True))
             suspects = [file for file in page if faults[file]]
@@ -145,7 +145,7 @@ def bring_back(*, tenant_id: UUID | None, now: datetime, progress: Callable[[int
     if not media_files.has_second():
         raise StorageAway(media_copies.OFF)
     done = Brought()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with request_ids.threads(THREADS) as pool:
         for page in _pages(tenant_id):
             _keep(page)
             results = list(pool.map(_bring, page))

@@ -1,7 +1,7 @@
 """Reading a snapshot ahead of those who write it: pieces of bounded size, each record checked byte for byte."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -12,6 +12,7 @@ from django.db import connection
 from content.recovery import Copy
 from dr.archives.base import ArchiveUnavailable, CurrentRecord
 from dr.records import is_intact, version_of
+from engarde.common import request_ids
 
 PIECE_RECORDS = 500
 PIECE_CHARACTERS = 8 * 1024**2
@@ -97,7 +98,7 @@ def spread(write: Callable[[list[Copy]], R], pieces: Iterator[Piece]) -> Iterato
 
     While one waits for PostgreSQL, another prepares what it sends. The first error is raised once those under way have ended.
     """
-    with ThreadPoolExecutor(HANDS, "writes pieces") as pool:
+    with request_ids.threads(HANDS, "writes pieces") as pool:
         under_way: set[Future[tuple[int, list[Copy], R | None]]] = set()
         for piece in pieces:
             under_way.add(pool.submit(_written, write, piece))

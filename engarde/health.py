@@ -1,9 +1,10 @@
 """Health and metrics: what an orchestrator, a monitor and a person at night look at first.
 
-`/metrics` has what the web process that answers counted itself, and gauges that are read from the database. What the
-other processes count (a worker's uploads, say) is theirs; aggregating processes is left to whoever needs it.
+`/metrics` has what processes counted (`engarde.common.metrics` tells which processes), and gauges that are read from the
+database and are the same whoever answers.
 """
 
+import hmac
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from dr import queries as backup_queries
 from dr import states as backup_states
 from engarde.celery import app as celery_app
 from engarde.common import json, problems
+from engarde.common import metrics as counted
 from engarde.common import redis as redis_client
 from engarde.common.scopes import system_scope
 from generation import queries as generation_queries
@@ -352,10 +354,20 @@ _from_database.register(DatabaseGauges("generation", _generation_gauges))
 _from_database.register(DatabaseGauges("backup", _backup_gauges))
 
 
+def _may_read_metrics(request: HttpRequest) -> bool:
+    token = settings.METRICS_TOKEN
+    given = request.headers.get("Authorization", "")
+    return not token or hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+
+
 @safe_methods_only
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Answer in the Prometheus text format."""
-    return HttpResponse(generate_latest() + generate_latest(_from_database), content_type=CONTENT_TYPE_LATEST)
+    """Answer in the Prometheus text format; where METRICS_TOKEN is set, to those who have it."""
+    if not _may_read_metrics(request):
+        refused = problems.plain(401, "not_authenticated", "Not authenticated", "Send METRICS_TOKEN as a bearer token.")
+        refused["WWW-Authenticate"] = "Bearer"
+        return refused
+    return HttpResponse(counted.exposition() + generate_latest(_from_database), content_type=CONTENT_TYPE_LATEST)
 
 
 def _answer(body: dict[str, Any], status: int = 200) -> HttpResponse:

@@ -1,13 +1,17 @@
-"""The admin's pages for this room: jobs with live counts, their items and errors, and provider keys without the keys."""
+"""The admin's pages for this room: jobs with live counts, their items and errors, and provider keys without the keys.
+
+`home` is this room's part of the first page.
+"""
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -16,6 +20,7 @@ from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 
 from engarde.accounts import queries as account_queries
+from engarde.common.admin_home import Concern, Panel, counted
 from engarde.common.converters import IdConverter
 from engarde.common.problems import Problem, explain
 from generation import operations
@@ -34,6 +39,7 @@ COLOURS = {
 }
 KEY_COLOURS = {"valid": "success", "invalid": "danger", "no_credit": "warning", "unreachable": "warning"}
 ITEMS_SHOWN = 50
+LATELY, HOME_JOBS = timedelta(hours=24), 6
 ID = re.compile(IdConverter.regex)
 
 
@@ -259,3 +265,39 @@ class LLMKeyEventAdmin(ReadOnlyAdmin):
     search_fields: ClassVar = ["tenant__name", "tenant__id", "actor_id"]
     date_hierarchy = "created_at"
     ordering: ClassVar = ["-created_at", "-id"]
+
+
+def home(request: HttpRequest) -> Panel | None:
+    """Return this room's part of the admin's first page: jobs under way, and those that failed in the last 24 hours."""
+    if not request.user.has_perm("generation.view_job"):
+        return None
+    jobs = Job.objects.defer("params").select_related("tenant")
+    lately = Q(completed_at__gte=timezone.now() - LATELY)
+    ended = {name: Count("id", filter=lately & Q(status=name)) for name in JobStatus.values if name not in UNFINISHED}
+    numbers = Job.objects.filter(lately | Q(status__in=UNFINISHED)).aggregate(
+        **{str(name): Count("id", filter=Q(status=name)) for name in UNFINISHED}, **ended
+    )
+    lists = {
+        "active": jobs.filter(status__in=UNFINISHED).order_by("-created_at"),
+        "failed": jobs.filter(lately, status__in=[JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS]),
+    }
+    shown = {
+        "active": _shown(lists["active"]) if any(numbers[name] for name in UNFINISHED) else [],
+        "failed": _shown(lists["failed"].order_by("-completed_at"))
+        if numbers[JobStatus.FAILED] or numbers[JobStatus.COMPLETED_WITH_ERRORS]
+        else [],
+    }
+    jobs_page = reverse("admin:generation_job_changelist")
+    concerns: tuple[Concern, ...] = ()
+    if numbers[JobStatus.FAILED]:
+        text = f"{counted(numbers[JobStatus.FAILED], 'job')} failed in the last 24 hours."
+        concerns = (Concern("warning", text, f"{jobs_page}?status__exact=failed"),)
+    body = render_to_string("generation/admin/home.html", {"numbers": numbers, **shown})
+    return Panel("Generation, the last 24 hours", body, (("All jobs", jobs_page),), concerns)
+
+
+def _shown(jobs: QuerySet[Job]) -> list[dict[str, Any]]:
+    return [
+        {"job": job, "status": job.get_status_display(), "colour": COLOURS[JobStatus(job.status)], "bar": _bar(job)}
+        for job in jobs[:HOME_JOBS]
+    ]

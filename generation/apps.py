@@ -7,3 +7,4 @@ class GenerationConfig(AppConfig):
     """AI generation on the customers' own provider keys."""
 
     name = "generation"
+    verbose_name = "Generation"

@@ -20,7 +20,7 @@ from engarde.accounts import queries as account_queries
 from engarde.accounts.authentication import CredentialsAuthentication
 from engarde.accounts.principal import Principal
 from engarde.accounts.roles import SCOPES_OF, Scope
-from engarde.common import json
+from engarde.common import json, request_ids
 from engarde.common.problems import NotFound, Problem
 from generation import feeds, queries, serializers
 from generation.progress import FLUSH_SECONDS
@@ -80,18 +80,26 @@ class JobConsumer(AsyncWebsocketConsumer):
 
     channel_layer_alias = "none"  # the feed listens for all watchers of a job
     _task: asyncio.Task[None] | None = None
+    _began = 0.0
 
     async def connect(self) -> None:
         """Accept, so that a browser sees the code of a refusal, and begin to tell."""
+        self._began = time.monotonic()
+        request_id = request_ids.accept_or_make(_headers(self.scope).get("X-Request-ID"))
+        request_ids.begin(request_id, job_id=str(self.scope["url_route"]["kwargs"]["job_id"]))
         offered = self.scope.get("subprotocols", [])
-        await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        await self.accept(
+            SUBPROTOCOL if SUBPROTOCOL in offered else None, headers=[(b"x-request-id", request_id.encode())]
+        )
         self._task = asyncio.create_task(self._serve())
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Ignore what is said; there is nothing to say."""
 
     async def disconnect(self, code: int) -> None:
-        """Stop telling."""
+        """Stop telling, and write one log line about the socket."""
+        seconds = round(time.monotonic() - self._began, 1)
+        log.info("socket", path=self.scope["path"], code=code, seconds=seconds)
         if self._task:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -187,9 +195,13 @@ def _after_of(query: dict[str, list[str]]) -> int | None:
     return int(text)
 
 
+def _headers(scope: Any) -> "Headers":
+    return Headers({name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]})
+
+
 def _handshake(scope: Any) -> Handshake:
     """Return the credentials: of the headers, or where a browser cannot send those, of the subprotocols."""
-    headers = Headers({name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]})
+    headers = _headers(scope)
     for offered in scope.get("subprotocols", []):
         if offered.startswith(BEARER) and "authorization" not in headers:
             headers["authorization"] = f"Bearer {offered.removeprefix(BEARER)}"

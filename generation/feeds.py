@@ -95,13 +95,15 @@ class Feed:
         return _told(await _events(self.tenant_id, self.job_id, seq))
 
     async def _run(self) -> None:
+        structlog.contextvars.clear_contextvars()  # the first watcher's: the feed is everybody's
+        structlog.contextvars.bind_contextvars(job_id=str(self.job_id))
         async with self._told_to_look() as look:
             while True:
                 begun = time.monotonic()
                 try:
                     await self._read()
                 except Exception:  # whatever it is, watchers wait for this task
-                    log.exception("a job's progress was not read; trying again", job=str(self.job_id))
+                    log.exception("a job's progress was not read; trying again")
                 await asyncio.sleep(max(0.0, FLUSH_SECONDS - (time.monotonic() - begun)))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(look.wait(), LOOK_SECONDS)
@@ -153,7 +155,7 @@ class Feed:
                             await layer.group_discard(group, channel)
                 raise
             except Exception as error:  # noqa: BLE001 -- whatever Redis' client raises: the feed looks by itself
-                log.info("not told of progress for a while", job=str(self.job_id), error=str(error))
+                log.info("not told of progress for a while", error=str(error))
                 await asyncio.sleep(SUBSCRIBE_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""What this process counts for Prometheus; nothing here names a tenant."""
+"""What this room counts for Prometheus; nothing here names a tenant."""
 
 from prometheus_client import Counter, Histogram
 

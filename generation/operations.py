@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 from django.db import connection
 from uuid_utils.compat import uuid7
@@ -22,6 +23,8 @@ from generation.prompts import BadTemplate, Brief
 from generation.writing import Manner
 from quotas import reports, reservations
 from quotas.reports import Check
+
+log = structlog.get_logger(__name__)
 
 DISPATCH_TASK = "generation.dispatch"
 HELD_FOR = timedelta(hours=24)  # a reservation is renewed while the job goes on
@@ -102,6 +105,7 @@ def start_batch(
         if last:
             last(started)
         wake.after_commit(DISPATCH_TASK)
+    log.info("a job of generation was queued", job_id=str(job.id), items=job.target_count, provider=job.provider)
     return started
 
 

@@ -7,3 +7,4 @@ class QuotasConfig(AppConfig):
     """Plans and usage."""
 
     name = "quotas"
+    verbose_name = "Plans and usage"

@@ -8,7 +8,6 @@ What is not taken is tried again, ever more rarely, for three days.
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from django.db.models import F, Max, Q, QuerySet
 
 from engarde.accounts import queries as account_queries
 from engarde.accounts.models import User
-from engarde.common import encryption, wake
+from engarde.common import encryption, request_ids, wake
 from engarde.common.scopes import system_scope
 from quotas import letters, metrics, notifier
 from quotas.alerts import SENDER
@@ -45,7 +44,7 @@ def run(*, now: Callable[[], datetime]) -> int:
         pass
     sent = _send_due(TO_PEOPLE, now, deadline)
     if needed := min(TARGET_SENDERS, _count_due(TO_TARGETS, now())):
-        with ThreadPoolExecutor(needed, thread_name_prefix="alert-sender") as pool:
+        with request_ids.threads(needed, "alert-sender") as pool:
             senders = [pool.submit(_send_in_thread, now, deadline) for _ in range(needed)]
         sent += sum(sender.result() for sender in senders)
     return sent

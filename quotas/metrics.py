@@ -1,4 +1,4 @@
-"""What this process counts for `/metrics`; no tenant is named."""
+"""What this room counts for Prometheus; no tenant is named."""
 
 from prometheus_client import Counter
 

@@ -29,7 +29,9 @@ class MigrationCommand(JSONCommand):
         """Take what to migrate, and how."""
         super().add_arguments(parser)
         parser.add_argument("--dry-run", action="store_true", help="read and check every row, write nothing")
-        parser.add_argument("--batch-size", type=_batch_size, default=100, metavar="N", help="rows that are written together (100)")
+        parser.add_argument(
+            "--batch-size", type=_batch_size, default=100, metavar="N", help="rows that are written together (100)"
+        )
         parser.add_argument("--tenant", default="", metavar="ID", help="only this tenant's rows, by its old id")
         parser.add_argument("--limit", type=_number, metavar="N", help="look at N rows and stop")
         parser.add_argument("--resume", action="store_true", help="go on behind the last completed batch")

@@ -8,3 +8,4 @@ class AccountsConfig(AppConfig):
 
     name = "engarde.accounts"
     label = "accounts"
+    verbose_name = "Tenants"

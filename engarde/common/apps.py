@@ -9,5 +9,13 @@ class CommonConfig(AppConfig):
     name = "engarde.common"
 
     def ready(self) -> None:
-        """Register the checks, the lookups and the signals that carry request ids."""
-        from engarde.common import checks, lookups, request_ids  # noqa: F401, PLC0415 -- registering is the point
+        """Register the checks, the lookups and the signals that carry request ids and serve metrics; start tracing."""
+        from engarde.common import (  # noqa: PLC0415 -- registering is the point
+            checks,  # noqa: F401
+            lookups,  # noqa: F401
+            metrics,  # noqa: F401
+            observability,
+            request_ids,  # noqa: F401
+        )
+
+        observability.start()

@@ -10,6 +10,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from engarde.common.logs import clean_text
+
 MAX_DEPTH = 20
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII)
@@ -40,7 +42,8 @@ class StrictSerializer(serializers.Serializer[Any]):
         errors: dict[Any, Any] = {}
         if isinstance(data, dict):
             unknown = sorted(str(name)[:100] for name in data if name not in self.fields)
-            errors = {name: [serializers.ErrorDetail("Unknown field.", code="unknown_field")] for name in unknown}
+            unknown_field = [serializers.ErrorDetail("Unknown field.", code="unknown_field")]
+            errors = {clean_text(name): unknown_field for name in unknown}  # said back, but for a credential
             errors |= self._mistyped(data)
         try:
             values = super().to_internal_value(data)
@@ -175,6 +178,7 @@ class TextListField(serializers.ListField):
         super().__init__(child=TextField(max_length=100), max_length=100, **kwargs)
 
 
+@extend_schema_field(OpenApiTypes.OBJECT)
 class MetadataField(serializers.JSONField):
     """A JSON object of at most 64 KiB and 20 levels, with finite numbers and clean text."""
 

@@ -11,7 +11,7 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.middleware.common import CommonMiddleware as DjangoCommonMiddleware
 
-from engarde.common import problems, request_ids, wake
+from engarde.common import metrics, problems, request_ids, wake
 from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,7 @@ Handler = Callable[[HttpRequest], HttpResponse]
 
 
 class RequestContextMiddleware:
-    """Gives a request its id, echoes it as X-Request-ID, and writes one log line about it."""
+    """Gives a request its id, echoes it as X-Request-ID, counts it, and writes one log line about it."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
@@ -32,11 +32,12 @@ class RequestContextMiddleware:
         """Serve a request under its id."""
         started = time.perf_counter()
         request_id = request_ids.accept_or_make(request.headers.get("X-Request-ID"))
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        request_ids.begin(request_id)
         response = self.get_response(request)
         response["X-Request-ID"] = request_id
-        milliseconds = round((time.perf_counter() - started) * 1000, 1)
+        seconds = time.perf_counter() - started
+        metrics.note_request(request, status=response.status_code, seconds=seconds)
+        milliseconds = round(seconds * 1000, 1)
         log.info("request", method=request.method, path=request.path, status=response.status_code, ms=milliseconds)
         return response
 

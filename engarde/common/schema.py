@@ -6,6 +6,7 @@ from drf_spectacular.openapi import AutoSchema as SpectacularSchema
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
+from engarde.common.fields import StrictSerializer
 from engarde.common.problems import PROBLEM_JSON
 
 
@@ -24,7 +25,13 @@ class ProblemOutput(serializers.Serializer[Any]):
 
 
 class AutoSchema(SpectacularSchema):
-    """Adds the problem answer to every operation."""
+    """Adds the problem answer to every operation, and says that a body takes no unknown fields."""
+
+    def _map_basic_serializer(self, serializer: Any, direction: Any) -> dict[str, Any]:
+        mapped: dict[str, Any] = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
+        if direction == "request" and isinstance(serializer, StrictSerializer):
+            mapped["additionalProperties"] = False
+        return mapped
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)

@@ -29,6 +29,16 @@ HISTORY_DAYS = 90
 ROWS_SHOWN = 20
 
 
+def by_fullness(rows: QuerySet[QuotaUsage]) -> QuerySet[Any]:
+    """Add the limit and how full each is (`hundredths` of a percent; unlimited ones are empty), the fullest first."""
+    limit = Coalesce("storage_limit_override", "plan__storage_limit_bytes", output_field=BigIntegerField())
+    used = Cast("used_bytes", DecimalField(max_digits=40, decimal_places=0))
+    percent = Cast(Floor(used * 10_000 / F("limit")), BigIntegerField())
+    empty, full = When(limit=None, then=Value(0)), When(limit=0, then=Value(10_000))
+    hundredths = Case(empty, full, default=percent, output_field=BigIntegerField())
+    return rows.annotate(limit=limit).annotate(hundredths=hundredths).order_by("-hundredths")
+
+
 class LevelFilter(admin.SimpleListFilter):
     """Usage of a level."""
 
@@ -72,15 +82,8 @@ class UsageAdmin(ModelAdmin):
     change_form_before_template = "quotas/admin/usage.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[QuotaUsage]:
-        """Add how full each is, in hundredths of a percent; unlimited ones are empty."""
-        limit = Coalesce("storage_limit_override", "plan__storage_limit_bytes", output_field=BigIntegerField())
-        used = Cast("used_bytes", DecimalField(max_digits=40, decimal_places=0))
-        percent = Cast(Floor(used * 10_000 / F("limit")), BigIntegerField())
-        empty, full = When(limit=None, then=Value(0)), When(limit=0, then=Value(10_000))
-        hundredths = Case(empty, full, default=percent, output_field=BigIntegerField())
-        return (
-            super().get_queryset(request).annotate(limit=limit).annotate(hundredths=hundredths).order_by("-hundredths")
-        )
+        """Add how full each is."""
+        return by_fullness(super().get_queryset(request))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Never: usage is made with its tenant."""
@@ -112,7 +115,7 @@ class UsageAdmin(ModelAdmin):
     @display(description="Storage", ordering="hundredths")
     def bar(self, usage: Any) -> str:
         """Used of the limit."""
-        return _bar(usage.used_bytes, usage.reserved_bytes, usage.limit)
+        return bar_of(usage.used_bytes, usage.reserved_bytes, usage.limit)
 
     @display(description="Reserved", ordering="reserved_bytes")
     def reserved(self, usage: QuotaUsage) -> str:
@@ -257,7 +260,7 @@ class UsageAdmin(ModelAdmin):
         return HttpResponse(headers={"HX-Redirect": reverse("admin:quotas_quotausage_change", args=[object_id])})
 
 
-def _bar(used: int, reserved: int, limit: int | None) -> str:
+def bar_of(used: int, reserved: int, limit: int | None) -> str:
     """Return a bar that shows used and reserved of a limit."""
     hundredths = None if limit is None else (used * 10_000 // limit if limit else 10_000)
     context = {
@@ -286,7 +289,7 @@ def _explained(object_id: str) -> dict[str, Any]:
     most = max(most, media)
     return {
         "summary": summary,
-        "usage_bar": _bar(summary.usage.used_bytes, summary.usage.reserved_bytes, summary.usage.limit_bytes),
+        "usage_bar": bar_of(summary.usage.used_bytes, summary.usage.reserved_bytes, summary.usage.limit_bytes),
         "month": summary.month,
         "available": None if summary.usage.remaining_bytes is None else readable(summary.usage.remaining_bytes),
         "reserved": readable(summary.usage.reserved_bytes),

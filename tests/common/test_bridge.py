@@ -22,7 +22,7 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close throws away what was not s
 
 @pytest.fixture(scope="module")
 def server(django_db_setup: None) -> Iterator[Server]:
-    with serving(WEB_THREADS=str(THREADS)) as running:
+    with serving(WEB_THREADS=str(THREADS), GENERATE_CONCURRENCY="2") as running:
         yield running
 
 

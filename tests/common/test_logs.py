@@ -2,6 +2,10 @@
 
 import json
 import logging
+import os
+import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +14,9 @@ import structlog
 from engarde.accounts import api_keys
 from engarde.common import logs
 from engarde.common.logs import REDACTED, redact
+from engarde.embedded.paths import PROJECT_ROOT
+from engarde.embedded.remembered import free_port
+from engarde.embedded.up import web_command, worker_command
 
 API_KEY = api_keys.make().text
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
@@ -146,3 +153,29 @@ def test_it_adds_the_request_id_and_the_time(lines: Any) -> None:
     [line] = lines()
     assert (line["request_id"], line["event"]) == ("mine", "hello")
     assert line["timestamp"].endswith("Z")
+
+
+WRITERS = {
+    "web": lambda port: web_command(port, "1"),
+    "worker": lambda _: worker_command(),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_each_process_writes_json_and_nothing_else(name: str, database: None, tmp_path: Path) -> None:
+    written, port = tmp_path / "log", free_port()
+    environ = {**os.environ, "LOG_LEVEL": "INFO", "LOG_JSON": "true"}
+    with written.open("wb") as file:
+        process = subprocess.Popen(WRITERS[name](port), cwd=PROJECT_ROOT, env=environ, stdout=file, stderr=file)
+        try:
+            ready = {"web": "Started worker-1", "worker": "ready."}[name]
+            deadline = time.monotonic() + 60
+            while ready not in written.read_text() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            lines = [json.loads(line) for line in written.read_text().splitlines()]
+        finally:
+            process.terminate()  # Celery says in its own way that it stops
+            process.wait(30)
+
+    assert any(ready in line["event"] for line in lines)
+    assert all({"event", "level", "logger", "timestamp"} <= line.keys() for line in lines)

@@ -1,15 +1,18 @@
 """Request ids: kept or made, echoed, and carried into logs and tasks."""
 
+import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import structlog
+from asgiref.testing import ApplicationCommunicator
 from celery import current_app
 from celery.app.trace import build_tracer
 from celery.signals import before_task_publish
 from rest_framework.test import APIClient
 
+from engarde.asgi import application
 from engarde.common import request_ids, wake
 from engarde.common.request_ids import accept_or_make
 from tests.people import Person
@@ -105,3 +108,35 @@ def test_a_task_runs_under_the_id_it_was_sent_with() -> None:
     assert [one["request_id"] for one in seen] == ["mine", "two"]
     assert [one["task"] for one in seen] == ["tests.look"] * 2
     assert "request_id" not in structlog.contextvars.get_contextvars()
+
+
+def test_it_goes_into_the_threads_of_a_task() -> None:
+    with structlog.contextvars.bound_contextvars(request_id="mine", job_id="a job"), request_ids.threads(2) as pool:
+        seen = list(pool.map(lambda _: structlog.contextvars.get_contextvars(), range(4)))
+
+    assert [(one["request_id"], one["job_id"]) for one in seen] == [("mine", "a job")] * 4
+
+
+@pytest.mark.parametrize(("given", "kept"), [("mine", True), ("not mine", False)])
+def test_a_socket_has_one_too(database: None, given: str, kept: bool, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = uuid4()
+    scope = {"type": "websocket", "path": f"/ws/generation-jobs/{job_id}", "query_string": b"", "subprotocols": []}
+
+    async def watch() -> dict[str, Any]:
+        socket = ApplicationCommunicator(application, {**scope, "headers": [(b"x-request-id", given.encode())]})
+        await socket.send_input({"type": "websocket.connect"})
+        accepted: dict[str, Any] = await socket.receive_output(10)
+        assert (await socket.receive_output(10))["type"] == "websocket.close"
+        await socket.send_input({"type": "websocket.disconnect", "code": 4401})
+        await socket.wait(10)
+        return accepted
+
+    with caplog.at_level("INFO"):
+        accepted = asyncio.run(watch())
+
+    echoed = dict(accepted["headers"])[b"x-request-id"].decode()
+    [line] = [
+        record.msg for record in caplog.records if isinstance(record.msg, dict) and record.msg["event"] == "socket"
+    ]
+    assert (echoed == given) is kept
+    assert (line["request_id"], line["job_id"], line["code"]) == (echoed, str(job_id), 4401)

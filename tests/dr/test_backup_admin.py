@@ -129,7 +129,7 @@ def test_the_page_shows_how_the_backup_is(staff: Client, sam: User, monkeypatch:
         f"Paused by {sam.email}",
         "the oldest for 2 h; promised are 15 min",
         "more could be lost than promised",
-        "1 batches are set aside",
+        "1 batch is set aside",
         "Last success: 1 Jan 2096, 00:00:00 UTC",
         "failing, 0 changes in 0 batches; quota exceeded",
         "ZeroDB lacks it",
