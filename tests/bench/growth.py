@@ -43,6 +43,8 @@ class Curve:
             js=[],
             disable_xml_declaration=False,
             show_legend=len(self.lines) > 1,
+            legend_at_bottom=True,
+            truncate_legend=-1,
         )
         chart.x_labels = [f"{size:,}" for size in self.sizes]
         for name, line in self.lines.items():
