@@ -17,6 +17,7 @@ from dr.scenarios import places
 CONTENT_TABLE = "content_storage_dr"
 CLOSED_PORT = "http://127.0.0.1:9"
 STATEMENT_SECONDS = 120.0
+PATIENT = {"read_timeout": 60.0, "longest_answer": 120.0}  # removing a collection takes as long as it is large
 
 
 class DrillStore(ZeroDBStore):
@@ -29,7 +30,7 @@ class DrillStore(ZeroDBStore):
             NotThrowAway: the place is no drill's.
         """
         prefix = f"{places.require_throw_away(place)}_"
-        super().__init__(**{**settings.CONTENT_STORE_OPTIONS, "collection_prefix": prefix})
+        super().__init__(**{**settings.CONTENT_STORE_OPTIONS, **PATIENT, "collection_prefix": prefix})
 
     def empty(self) -> int:
         """Lose every row of every collection, as a disaster would, and return how many there were."""
