@@ -36,7 +36,7 @@ def fields_of(answer: Any) -> dict[str, Any]:
 def test_the_front_page_lists_this_room(staff: Client) -> None:
     page = staff.get("/admin/").content.decode()
 
-    for name in ("Users", "Tenants", "Api keys"):
+    for name in ("People", "Tenants", "API keys"):
         assert name in page
 
 

@@ -77,6 +77,7 @@ def passes_its_check(process: Process, place: House) -> None:
     subprocess.run(command, shell=True, env=environment, cwd=PROJECT_ROOT, check=True, capture_output=True)
 
 
+@pytest.mark.soak
 def test_every_process_of_compose_comes_up_and_ends(place: House) -> None:
     names = [name for name in compose()["services"] if name not in (*OTHER_IMAGES, "migrate")]
     assert {"web", "websocket", "beat", "worker-generation"} < set(names)

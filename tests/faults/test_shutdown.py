@@ -153,6 +153,7 @@ def generated(url: str, headers: dict[str, str], into: list[int]) -> threading.T
     return thread
 
 
+@pytest.mark.soak
 def test_requests_in_flight_are_answered(
     place: House, web: Process, headers: dict[str, str], provider: Provider
 ) -> None:
