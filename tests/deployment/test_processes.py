@@ -42,7 +42,7 @@ def comes_up(process: Process, place: House) -> None:
 
 
 def answers(worker: str, place: House) -> None:
-    with Celery(broker=place.environment["REDIS_URL"]) as asking:
+    with Celery(broker=place.environment["REDIS_URL"], set_as_current=False) as asking:
         eventually(lambda: asking.control.ping([worker], timeout=1), START_SECONDS)
 
 

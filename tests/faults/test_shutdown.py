@@ -68,7 +68,7 @@ def working(place: House, *services: str) -> list[Process]:
     """Start workers side by side and wait until they answer."""
     started = [place.service(name) for name in services]
     names = {process.environment["WORKER_NAME"] for process in started}
-    with Celery(broker=place.environment["REDIS_URL"]) as asking:
+    with Celery(broker=place.environment["REDIS_URL"], set_as_current=False) as asking:
         eventually(lambda: names <= set(answering(asking)), 60)
     return started
 
@@ -311,7 +311,7 @@ def test_documents_on_their_way_arrive_however_often_carriers_stop(
 def test_tasks_that_do_not_end_are_broken_off_and_go_back(place: House, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     command = "celery -A tests.deployment.stubborn worker -n stubborn@%h -Q stubborn --concurrency 2 --loglevel INFO"
-    with Celery(broker=place.environment["REDIS_URL"]) as sending:
+    with Celery(broker=place.environment["REDIS_URL"], set_as_current=False) as sending:
         for is_deaf in (False, True):
             sending.send_task("tests.stubborn", kwargs={"begun": str(begun), "is_deaf": is_deaf}, queue="stubborn")
     worker = place.start("stubborn", command)
