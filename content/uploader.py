@@ -28,21 +28,24 @@ from engarde.common.scopes import system_scope
 log = structlog.get_logger(__name__)
 
 LOOKED_FOR_TOGETHER = 5
+# OFFSET 0 keeps the two questions lookups by index for one row after the other. As joins, planned while the statistics still told
+# of an empty spool, they compared everything that waits with everything that waits: for minutes, at 30,000 documents.
 CLAIM = """
-UPDATE content_body_spool AS spooled SET attempts = spooled.attempts + 1, next_attempt_at = %(lease_end)s
-FROM (
+WITH claimed AS MATERIALIZED (
     SELECT due.content_id, due.version FROM content_body_spool AS due
     WHERE due.uploaded_at IS NULL AND due.next_attempt_at <= %(now)s
       AND NOT EXISTS (
           SELECT FROM content_body_spool AS same
           WHERE same.content_id = due.content_id AND same.sha256 = due.sha256 AND same.uploaded_at IS NULL
-            AND same.version < due.version)
+            AND same.version < due.version OFFSET 0)
       AND NOT EXISTS (
           SELECT FROM content_record_spool AS removal
           WHERE removal.collection = 'content_items' AND removal.record IS NULL
-            AND removal.key = due.content_id || ':' || encode(due.sha256, 'hex'))
+            AND removal.key = due.content_id || ':' || encode(due.sha256, 'hex') OFFSET 0)
     ORDER BY due.next_attempt_at LIMIT %(limit)s FOR UPDATE OF due SKIP LOCKED
-) AS claimed
+)
+UPDATE content_body_spool AS spooled SET attempts = spooled.attempts + 1, next_attempt_at = %(lease_end)s
+FROM claimed
 WHERE spooled.content_id = claimed.content_id AND spooled.version = claimed.version
 RETURNING spooled.tenant_id, spooled.content_id, spooled.version, spooled.sha256, spooled.document, spooled.attempts,
           spooled.next_attempt_at"""

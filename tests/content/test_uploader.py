@@ -22,6 +22,7 @@ from content.stores.zerodb import ZeroDBStore
 from engarde import health
 from engarde.common.scopes import system_scope
 from tests import crash, switches, tiers
+from tests.content.test_plans import nodes
 from tests.people import Person
 
 
@@ -36,6 +37,19 @@ def test_it_uploads_a_document_once_and_drops_it_when_the_backup_has_it_too(
 
     assert tiers.spooled(item_id) == []
     assert len(tiers.zerodb_rows(item_id)) == 1
+
+
+def test_a_claim_never_joins_what_waits_with_what_waits(alice: Person) -> None:
+    """Whether it does is up to the statistics, which of a queue are always of another moment: so it must not be able to."""
+    values: dict[str, Any] = {"now": timezone.now(), "lease_end": timezone.now() + spool.LEASE, "limit": 10}
+
+    with system_scope("a test asks for a plan"), connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {uploader.CLAIM}", values)
+        [[told]] = cursor.fetchall()
+
+    found = list(nodes(told[0]["Plan"]))
+    assert [node for node in found if node.get("Join Type") == "Anti"] == []
+    assert {"content_body_spool", "content_record_spool"} <= {node.get("Relation Name") for node in found}
 
 
 def test_it_points_at_a_document_that_an_earlier_version_stored(alice: Person, upload: Callable[[], int]) -> None:
