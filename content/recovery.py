@@ -505,9 +505,10 @@ def bring_back(*, copy: Copy, author_id: UUID | None, now: datetime) -> Written:
 
     Raises:
         BrandGone: its brand is not there any more.
+        ContentExists: it was purged, and somebody else brought it back in this moment.
         StorageQuotaExceeded: it does not fit.
     """
-    with tenant_scope(copy.tenant_id):
+    with operations.named_conflicts(), tenant_scope(copy.tenant_id):
         row = ContentItem.objects.select_for_update().filter(id=copy.id).first()
         languages = account_queries.brand_languages(tenant_id=copy.tenant_id)
         brand_id = UUID(copy.fields["brand_id"])

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from content import recovery
 from content.models import ChangeType
-from content.operations import Written
+from content.operations import ContentExists, Written
 from dr import archives, erasing, reading
 from dr.archives.base import Archive, ArchiveRefused, ArchiveUnavailable, CurrentRecord
 from engarde.common.problems import NotFound, Problem
@@ -66,8 +66,11 @@ def restore_item(
     copy = copies[0]
     if copy.is_trashed and version is None:
         raise NotFound("live copy of the item in the backup: it was in the trash then")
-    facts = replace(copy.facts, change_type=ChangeType.RESTORE)
-    return recovery.bring_back(copy=replace(copy, facts=facts), author_id=author_id, now=now)
+    copy = replace(copy, facts=replace(copy.facts, change_type=ChangeType.RESTORE))
+    try:
+        return recovery.bring_back(copy=copy, author_id=author_id, now=now)
+    except ContentExists:  # two asked at once for a purged item; this one finds it there now
+        return recovery.bring_back(copy=copy, author_id=author_id, now=now)
 
 
 def _find(

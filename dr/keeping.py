@@ -24,9 +24,10 @@ FINDINGS_KEPT = timedelta(days=400)
 ROWS_AT_ONCE = 5000
 DROP = "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} < %s ORDER BY {column} LIMIT %s)"
 # A batch that the archive lost rows of is shipped once more: its rows are the same, so what is there already counts once.
+# Batches are locked in the order of their ids, as by the sync: two orders would deadlock.
 SHIP_AGAIN = """
 UPDATE dr_batches SET acked_at = NULL, next_try_at = now(), last_error = 'rows were missing in the archive', pack_id = NULL
-WHERE id = ANY(%s) AND acked_at IS NOT NULL"""
+WHERE id IN (SELECT id FROM dr_batches WHERE id = ANY(%s::uuid[]) AND acked_at IS NOT NULL ORDER BY id FOR UPDATE)"""
 
 LAST_NUMBER = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('content_changes', 'seq')::regclass), 0)"
 SHIP_LATELY_AGAIN = """

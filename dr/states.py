@@ -10,7 +10,7 @@ from http import HTTPStatus
 from uuid import UUID
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F, Min, Q
 from django.db.models.functions import Coalesce, Greatest
 
@@ -227,14 +227,21 @@ def trigger(*, now: datetime) -> None:
         raise BackupPaused("The backup is paused; resume it first.")
     SyncState.objects.filter(id=1, next_probe_at__gt=now).update(next_probe_at=now)
     put_off = Batch.objects.filter(acked_at=None, set_aside_at=None, next_try_at__gt=now).exclude(last_error="")
-    put_off.update(next_try_at=now)
+    _hurry(put_off, now)
     wake.after_commit("dr.sync")
 
 
 def try_again(*, batch_ids: Collection[UUID], now: datetime) -> int:
     """Have batches that are set aside tried now, and return how many."""
     aside = Batch.objects.filter(id__in=batch_ids, acked_at=None, set_aside_at__isnull=False)
-    found = aside.update(next_try_at=now)
+    found = _hurry(aside, now)
     if found:
         wake.after_commit("dr.sync")
     return found
+
+
+def _hurry(batches: models.QuerySet[Batch], now: datetime) -> int:
+    """Have batches tried now, and return how many. They are locked in order, as by the sync: two orders would deadlock."""
+    with transaction.atomic():
+        in_order = batches.select_for_update().order_by("id").values("id")
+        return Batch.objects.filter(id__in=in_order).update(next_try_at=now)

@@ -7,7 +7,7 @@ row per version, so a row that arrived twice counts once.
 import io
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 from typing import Any
@@ -127,7 +127,11 @@ class BigQueryArchive:
         client.get_table(self._name(CONTENT_TABLE), retry=NO_RETRY, timeout=CALL_SECONDS)
 
     def _make_dataset(self, client: bigquery.Client, name: str) -> None:
+        """Create a dataset unless it is there: creating asks for a right that the writer need not keep."""
         dataset = bigquery.Dataset(f"{self.project}.{name}")
+        with suppress(api.NotFound):
+            client.get_dataset(dataset.reference, timeout=CALL_SECONDS)
+            return
         dataset.location = self.location
         dataset.description = "En Garde's disaster recovery copy: append-only, read the latest row per version."
         dataset.labels = LABELS
@@ -312,7 +316,7 @@ class BigQueryArchive:
         where, parameters = _of_tenant(tenant_id, with_platform=False)
         statement = sql.sums(self._record_tables(), where, deep=deep)
         for row in self._pages(statement, [*_as_of(None), *parameters]):
-            lanes = (row["s1"], row["s2"], row["s3"])
+            lanes = (int(row["s1"]), int(row["s2"]), int(row["s3"]))
             yield GroupSum(
                 _id(row["tenant_id"]), row["entity_type"], row["day"], row["n"], lanes, int(row["damaged"] or 0)
             )

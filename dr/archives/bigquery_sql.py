@@ -20,16 +20,17 @@ DAY = (
 
 
 def lane(hashed: str, number: int) -> str:
-    """Return one of the three parts of a hash that are summed: 40 bits, so that a sum of millions stays an INT64.
+    """Return one of the three parts of a hash that are summed: 40 bits.
 
     A damaged hash counts as 0: it shows, and does not keep the others from being summed.
     """
     return f"IFNULL(SAFE_CAST(CONCAT('0x', SUBSTR({hashed}, {1 + 10 * number}, 10)) AS INT64), 0)"
 
 
-def sum_of_lanes(hashed: str) -> str:
-    """Return the three sums, named s1 to s3."""
-    return ", ".join(f"SUM({lane(hashed, number)}) AS s{number + 1}" for number in range(3))
+def sum_of_lanes(hashed: str, *, of_any_number: bool = False) -> str:
+    """Return the three sums, named s1 to s3: INT64, which 8 million rows may overflow, or BIGNUMERIC of any number of rows."""
+    as_type = "BIGNUMERIC" if of_any_number else "INT64"
+    return ", ".join(f"SUM(CAST({lane(hashed, number)} AS {as_type})) AS s{number + 1}" for number in range(3))
 
 
 def known(tables: list[str], columns: str, where: str) -> str:
@@ -79,7 +80,7 @@ def sums(tables: list[str], where: str, *, deep: bool) -> str:
     if deep:
         damaged.append("(entity_type = 'content' AND IFNULL(TO_HEX(SHA256(document)), '') != sha256)")
     return f"""
-        SELECT tenant_id, entity_type, day, COUNT(*) AS n, {sum_of_lanes("mark")}, COUNTIF(is_damaged) AS damaged
+        SELECT tenant_id, entity_type, day, COUNT(*) AS n, {sum_of_lanes("mark", of_any_number=True)}, COUNTIF(is_damaged) AS damaged
         FROM (
             SELECT tenant_id, entity_type, {DAY} AS day, TO_HEX(SHA256({MARK})) AS mark,
                    {" OR ".join(damaged)} AS is_damaged

@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings
 
 from content.changes import LoggedChange
+from dr.archives import bigquery_sql
 from dr.archives.base import ArchiveRecord, ArchiveRefused, BatchManifest, LoadFailed, RecordsRejected
 from dr.archives.bigquery import BigQueryArchive
 from dr.records import is_intact, lanes_of, make_record
@@ -185,6 +186,18 @@ def test_rows_of_media_and_of_the_platform_come_with_a_tenants_snapshot(
         assert user in [one.record.entity_id for one in snapshot.records(entity_type="user")]
         assert snapshot.count(entity_type="brand") == 0
     assert [one.rows for one in archive.sums(tenant_id=tenant_id, deep=True)] == [1]
+
+
+def test_sums_are_not_bounded_by_64_bits(
+    archive: BigQueryArchive, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, largest = Writer(tenant_id), 2**63 - 1
+    archive.append(*batch(*[writer.row("job_item", uuid4(), "{}") for _ in range(3)]))
+    monkeypatch.setattr(bigquery_sql, "lane", lambda _hashed, _number: f"CAST('{largest}' AS INT64)")
+
+    [total] = archive.sums(tenant_id=tenant_id, deep=False)
+
+    assert total.lanes == (3 * largest,) * 3
 
 
 def test_sums_show_one_wrong_byte_and_groups_name_it(archive: BigQueryArchive, tenant_id: UUID) -> None:

@@ -70,7 +70,7 @@ def nothing_waits() -> Iterator[None]:
 def batch(**fields: Any) -> Batch:
     """Make a sealed batch without rows, that nobody ships before long."""
     values = {"rows": 0, "first_seq": 1, "last_seq": 1, "horizon": 1, "next_try_at": "2100-01-01T00:00:00Z", **fields}
-    return Batch.objects.create(id=uuid7(), **values)
+    return Batch.objects.create(**{"id": uuid7(), **values})
 
 
 def new_user(name: str, *permissions: str, **fields: Any) -> User:

@@ -1,15 +1,19 @@
 """Back in time: the state of then returns as new versions, what was made later goes to the trash, numbers are used once."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connections
 from django.utils import timezone
 
+from content import recovery
 from content.models import ContentItem
 from dr import door
 from dr.models import SyncState
@@ -260,6 +264,33 @@ def test_an_item_that_was_removed_for_good_or_trashed_comes_back(
     assert stored.stored_by(alice.tenant_id).counters_are_true
     back_up()
     assert verify(alice)[0]
+
+
+def test_two_who_bring_the_same_item_back_at_once_bring_it_back_once(
+    alice: Person, past: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met, turned_back = threading.Barrier(2), recovery._turned_back
+
+    def met_and_turned_back(*given: Any) -> Any:
+        if given[0] is None:  # both have seen that there is no row
+            met.wait(20)
+        return turned_back(*given)
+
+    monkeypatch.setattr(recovery, "_turned_back", met_and_turned_back)
+    url, body = f"/api/content/{past['purged']}/restore-from-backup", {"as_of": past["as_of"]}
+
+    def ask() -> Any:
+        try:
+            return alice.api.post(url, body)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [asked.result() for asked in [pool.submit(ask), pool.submit(ask)]]
+
+    assert [answer.status_code for answer in answers] == [200, 200], [answer.json() for answer in answers]
+    assert {answer.json()["version"] for answer in answers} == {3}
+    assert stored.stored_by(alice.tenant_id).counters_are_true
 
 
 @pytest.mark.soak

@@ -201,6 +201,22 @@ def play(folder: Path, *, longest: float | None = None, **environment: str) -> d
     return running.play(place=place, name="zerodb_loss", items=12, tell=lambda line: None, longest=longest)
 
 
+def test_a_drill_counts_and_reports_nothing_as_the_platforms_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platforms = {"PROMETHEUS_MULTIPROC_DIR": "/platform", "SENTRY_DSN": "https://key@sentry.example.com/1"}
+    for name, value in {**platforms, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}.items():
+        monkeypatch.setenv(name, value)
+
+    environment, placed = stage.environment(), stage.environment(**stage.own_folder(tmp_path))
+
+    assert "PROMETHEUS_MULTIPROC_DIR" not in environment
+    assert placed["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "metrics")
+    assert (tmp_path / "metrics").is_dir()
+    for made in (environment, placed):
+        assert (made["SENTRY_DSN"], made["OTEL_EXPORTER_OTLP_ENDPOINT"]) == ("", "")
+
+
 def test_a_process_whose_settings_lead_elsewhere_touches_nothing(alice: Person, tmp_path: Path) -> None:
     before = rows.fingerprints(tenant_id=alice.tenant_id)
 

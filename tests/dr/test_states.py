@@ -1,17 +1,21 @@
 """The backup's state, its figures, and what staff are told by mail."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.core import mail
+from django.db import connection, transaction
 from django.utils import timezone
+from uuid_utils.compat import uuid7
 
 from content.models import Change
-from dr import alerts, figures, queries, states
+from dr import alerts, figures, keeping, queries, states
 from dr.models import Batch, DailyFigures, Drill, Finding, Run, SyncState, Verification
 from engarde.accounts import operations as account_operations
 from engarde.accounts.models import Mail, User
@@ -259,6 +263,55 @@ def test_a_trigger_has_what_was_put_off_tried_but_not_what_is_being_shipped_or_s
     due = list(Batch.objects.filter(id__in=ids, next_try_at__lte=NOW))
     Batch.objects.filter(id__in=ids).delete()
     assert due == [put_off]
+
+
+@pytest.mark.parametrize("how", ["trigger", "try_again", "ship_again"])
+def test_batches_are_locked_in_the_order_in_which_the_sync_locks_them(wakes: list[str], how: str) -> None:
+    """Whoever waits for the first holds no other: the sync, which holds it, can have them all."""
+    ids = [uuid7() for _ in range(3)]
+    cases: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
+        "trigger": ({"last_error": "away"}, lambda: states.trigger(now=NOW)),
+        "try_again": ({"set_aside_at": NOW}, lambda: states.try_again(batch_ids=ids[::-1], now=NOW)),
+        "ship_again": ({"acked_at": NOW}, lambda: ship_again(ids[::-1])),
+    }
+    fields, act = cases[how]
+    for one in reversed(ids):
+        house.batch(id=one, **fields)
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Batch.objects.select_for_update().get(id=ids[0])
+            doing = pool.submit(elsewhere, act)
+            wait_for_a_waiter()
+            free = Batch.objects.select_for_update(nowait=True).filter(id__in=ids[1:])
+            assert set(free.values_list("id", flat=True)) == set(ids[1:])
+        doing.result(30)
+
+    tried = Batch.objects.filter(id__in=ids, acked_at=None, next_try_at__lte=timezone.now()).count()
+    Batch.objects.filter(id__in=ids).delete()
+    assert tried == 3
+
+
+def ship_again(ids: list[UUID]) -> None:
+    with system_scope("a test ships batches again"), connection.cursor() as cursor:
+        cursor.execute(keeping.SHIP_AGAIN, [[str(one) for one in ids]])
+
+
+def elsewhere(act: Callable[[], Any]) -> None:
+    try:
+        act()
+    finally:
+        connection.close()
+
+
+def wait_for_a_waiter() -> None:
+    with connection.cursor() as cursor:
+        for _ in range(2000):
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.005)
+    raise AssertionError("nobody waits")
 
 
 def test_a_trigger_while_it_is_paused_is_refused(wakes: list[str]) -> None:
