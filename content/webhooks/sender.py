@@ -6,7 +6,6 @@ takes turns between tenants, and gives a webhook that fails one attempt at a tim
 """
 
 import random
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from content.webhooks.messages import Message
 from content.webhooks.transport import Answer, Courier
 from engarde.accounts import operations as account_operations
 from engarde.accounts.models import Mail
-from engarde.common import redis
+from engarde.common import redis, stopping
 from engarde.common.scopes import system_scope
 
 log = structlog.get_logger(__name__)
@@ -88,12 +87,12 @@ WHERE id = %s AND attempts = %s AND status = 'pending'"""
 def run(*, now: Callable[[], datetime]) -> int:
     """Send what is due, for all tenants, and return how many attempts were made; at once when another courier is at it."""
     attempts = 0
-    deadline = time.monotonic() + LONGEST_RUN_SECONDS
-    while time.monotonic() < deadline:
+    may_go_on = stopping.go_on_for(LONGEST_RUN_SECONDS)
+    while may_go_on():
         with _turn() as is_still_mine:
             if is_still_mine is None:
                 break
-            attempts += send_due(now=now, goes_on=lambda: time.monotonic() < deadline and is_still_mine())
+            attempts += send_due(now=now, goes_on=lambda: may_go_on() and is_still_mine())
         # Who was woken while this one was about to end found the turn taken, so look after giving it back.
         if not _is_anything_due(now()):
             break

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -45,11 +46,18 @@ def _stop(*, how: str = "", **_: Any) -> None:
 
 def _insist() -> None:
     """End a worker that does not end by itself, with more force each time."""
-    time.sleep(BREAK_OFF_SECONDS)
-    os.kill(os.getpid(), signal.SIGQUIT)  # Celery's cold shutdown
-    time.sleep(KILL_SECONDS)
-    log.warning("killing processes that do not end")
+    try:
+        time.sleep(BREAK_OFF_SECONDS)
+        os.kill(os.getpid(), signal.SIGQUIT)  # Celery's cold shutdown
+        time.sleep(KILL_SECONDS)
+        log.warning("killing processes that do not end")
+        _kill_children()
+        time.sleep(LEAVE_SECONDS)
+    finally:  # whatever happened above: nobody else ends a worker that hangs
+        os._exit(1)
+
+
+def _kill_children() -> None:
     for pid in [child.pid for child in active_children() if child.pid]:
-        os.kill(pid, signal.SIGKILL)
-    time.sleep(LEAVE_SECONDS)
-    os._exit(1)
+        with suppress(ProcessLookupError):  # it ended meanwhile
+            os.kill(pid, signal.SIGKILL)
