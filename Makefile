@@ -33,7 +33,8 @@ lint: $(VENV)/.installed-dev ## formatters, linters, types, import contracts, mi
 	ENGARDE_ENV=production SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
 	  DATABASE_URL=postgres://engarde@127.0.0.1/engarde REDIS_URL=redis://127.0.0.1 ALLOWED_HOSTS=example.com \
 	  ENCRYPTION_KEYS=$$($(BIN)/python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())') \
-	  PUBLIC_URL=https://example.com $(BIN)/python manage.py check --deploy --fail-level WARNING
+	  METRICS_TOKEN=only-for-this-check PUBLIC_URL=https://example.com \
+	  $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(BIN)/python manage.py check --database default
 	LOG_LEVEL=WARNING $(BIN)/python -W ignore -m tests.deployment.migration_rules

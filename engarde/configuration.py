@@ -33,7 +33,7 @@ AT_LEAST_ONE = (
     "DR_RPO_TARGET_SECONDS",
 )
 ADDRESSES = ("PUBLIC_URL", "UPGRADE_URL", "ZERODB_BASE_URL", "BIGQUERY_EMULATOR_HOST")
-RATE = re.compile(r"(off)?|[1-9]\d*/(s|sec|second|min|minute|m|h|hour|d|day)")
+RATE = re.compile(r"off|[1-9]\d*/(s|sec|second|min|minute|m|h|hour|d|day)")
 
 
 def problems(settings: Settings) -> list[str]:

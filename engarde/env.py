@@ -22,6 +22,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 TRUE = ("true", "on", "ok", "y", "yes", "1")
 FALSE = ("false", "off", "no", "n", "f", "0")
 
+# What can be a file: secrets, and the two names that come along with them.
 FROM_FILES = (
     "SECRET_KEY",
     "ENCRYPTION_KEYS",
@@ -35,6 +36,7 @@ FROM_FILES = (
     "BIGQUERY_PROJECT_ID",
     "BIGQUERY_CREDENTIALS_JSON",
     "EMAIL_URL",
+    "SENTRY_DSN",
     "OPENAI_API_KEY",
     "ANTHROPIC_API_KEY",
     "GOOGLE_API_KEY",
@@ -60,31 +62,35 @@ class Variable:
 
 
 class Reader:
-    """Reads variables; an empty one counts as not given, text aside.
+    """Reads variables; an empty one counts as not given.
 
     Every method raises ImproperlyConfigured for a value that it cannot take, naming the variable.
     """
 
     def __init__(self) -> None:
-        self._env = environ.Env()
         self.variables: dict[str, Variable] = {}
 
-    def str(self, name: builtins.str, default: builtins.str = "") -> builtins.str:
-        """Return text as it is."""
+    def str(
+        self, name: builtins.str, default: builtins.str = "", *, may_be_empty: builtins.bool = False
+    ) -> builtins.str:
+        """Return text as it is.
+
+        Args:
+            may_be_empty: an empty text says something of its own, and does not stand for the default.
+        """
         self._note(name, "text", default)
-        found: builtins.str = self._env.str(name, default)
-        return found
+        return os.environ.get(name, default) if may_be_empty else _given(name) or default
 
     def choice(self, name: builtins.str, default: builtins.str, among: Sequence[builtins.str]) -> builtins.str:
         """Return one of some words."""
-        if (found := self.str(name, default) or default) not in among:
+        if (found := self.str(name, default)) not in among:
             raise ImproperlyConfigured(f"{name} is {found!r}; it can be: {', '.join(among)}.")
         return found
 
     def int(self, name: builtins.str, default: builtins.int) -> builtins.int:
         """Return a whole number, which is never negative."""
         self._note(name, "whole number", default)
-        text = os.environ.get(name, "").strip()
+        text = _given(name).strip()
         if not text:
             return default
         try:
@@ -98,7 +104,7 @@ class Reader:
     def float(self, name: builtins.str, default: builtins.float) -> builtins.float:
         """Return a number, which is never negative."""
         self._note(name, "number", f"{default:g}")
-        text = os.environ.get(name, "").strip()
+        text = _given(name).strip()
         if not text:
             return default
         try:
@@ -112,7 +118,7 @@ class Reader:
     def bool(self, name: builtins.str, default: builtins.bool) -> builtins.bool:
         """Return a switch."""
         self._note(name, "true or false", str(default).lower())
-        text = os.environ.get(name, "").strip().lower()
+        text = _given(name).strip().lower()
         if text and text not in TRUE + FALSE:
             raise ImproperlyConfigured(f"{name} is {text!r}; set true or false.")
         return text in TRUE if text else default
@@ -120,14 +126,14 @@ class Reader:
     def list(self, name: builtins.str, default: Sequence[builtins.str] = ()) -> builtins.list[builtins.str]:
         """Return texts that stand between commas."""
         self._note(name, "list", ",".join(default))
-        found = self._env.list(name, default=list(default))
-        return [text.strip() for text in found if text.strip()]
+        given = _given(name)
+        return [text.strip() for text in given.split(",") if text.strip()] if given else [*default]
 
     def db_url(self, name: builtins.str, default: builtins.str) -> dict[builtins.str, Any]:
         """Return how to reach a database."""
         self._note(name, "address", default)
         found: dict[builtins.str, Any] = self._address(
-            name, "postgres://user:password@host:5432/database", self._env.db_url, default
+            name, "postgres://user:password@host:5432/database", environ.Env.db_url_config, default
         )
         if "postgresql" not in str(found.get("ENGINE")):
             raise ImproperlyConfigured(
@@ -138,13 +144,13 @@ class Reader:
     def email_url(self, name: builtins.str, default: builtins.str) -> dict[builtins.str, Any]:
         """Return how to send mail."""
         self._note(name, "address", default)
-        return self._address(name, "smtp+tls://user:password@host:587", self._env.email_url, default)
+        return self._address(name, "smtp+tls://user:password@host:587", environ.Env.email_url_config, default)
 
     @staticmethod
     def _address(name: builtins.str, form: builtins.str, read: Any, default: builtins.str) -> dict[builtins.str, Any]:
         """Read an address without telling what it is: it holds a password."""
         try:
-            return dict(read(name, default=default))
+            return dict(read(_given(name).strip() or default))
         except (ImproperlyConfigured, KeyError, ValueError) as error:
             raise ImproperlyConfigured(f"{name} cannot be read as an address; write it as {form}.") from error
 
@@ -153,16 +159,47 @@ class Reader:
 
 
 def load() -> Reader:
-    """Return the reader, after taking in `.env` and the files that `NAME_FILE` variables name.
+    """Return the reader, after taking in `.env` and the files that `NAME_FILE` variables name, and making folders that are named.
 
     Raises:
-        ImproperlyConfigured: a `NAME_FILE` names a file that cannot be read.
+        ImproperlyConfigured: a `NAME_FILE` names a file that cannot be read, or a folder cannot be written to.
     """
     environ.Env.read_env(BASE_DIR / ".env")
     for name in FROM_FILES:
-        if path := os.environ.get(f"{name}_FILE"):
-            os.environ.setdefault(name, _read(f"{name}_FILE", path))
+        _take_file(name)
+    if not _given("PROMETHEUS_MULTIPROC_DIR"):
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # prometheus_client takes an empty one for a folder's name
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "TMPDIR"):
+        if folder := _given(name):
+            _make(name, folder)
     return Reader()
+
+
+def _given(name: str) -> str:
+    """Return a variable's text; nothing where it is blank, which is how Compose and others hand on what nobody set."""
+    text = os.environ.get(name, "")
+    return text if text.strip() else ""
+
+
+def _take_file(name: str) -> None:
+    """Take a variable from the file that `NAME_FILE` names, unless it is given itself."""
+    path = _given(f"{name}_FILE")
+    if not path:
+        return
+    if not _given(name):
+        os.environ[name] = _read(f"{name}_FILE", path)
+    os.environ[f"{name}_FILE"] = ""  # so a process that is started from here without the secret does not read it again
+
+
+def _make(name: str, folder: str) -> None:
+    try:
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"{name} is {folder}, which cannot be made ({error}): name another, or none."
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ImproperlyConfigured(f"{name} is {folder}, which this user cannot write to: name another, or none.")
 
 
 def _read(name: str, path: str) -> str:
@@ -179,7 +216,7 @@ def json_object(env: Reader, name: str) -> dict[str, Any]:
         ImproperlyConfigured: it is something else.
     """
     try:
-        found = json.loads(env.str(name, "") or "{}")
+        found = json.loads(env.str(name) or "{}")
     except ValueError as error:
         raise ImproperlyConfigured(f"{name} is not JSON: {error}") from error
     if not isinstance(found, dict):

@@ -252,7 +252,7 @@ CONTENT_STORE_OPTIONS: dict[str, Any] = {
     "longest_answer": 10.0,  # with this, a call that a carrier begins is over before its lease is
     "pool_size": CONTENT_UPLOAD_THREADS,
 }
-CONTENT_READ_FALLBACK = env.str("CONTENT_READ_FALLBACK", "dr.fallback.BackupReader")
+CONTENT_READ_FALLBACK = env.str("CONTENT_READ_FALLBACK", "dr.fallback.BackupReader", may_be_empty=True)
 CONTENT_READ_FALLBACK_SECONDS = env.float("CONTENT_READ_FALLBACK_SECONDS", 5.0)
 CONTENT_CACHE_BYTES = env.int("CONTENT_CACHE_BYTES", 32 * 1024**2)
 CONTENT_CACHE_SECONDS = env.int("CONTENT_CACHE_SECONDS", 3600)
@@ -334,7 +334,7 @@ environment.require_client(MEDIA_STORAGE)
 
 # The media files' second storage
 
-DR_MEDIA_STORAGE = env.str("DR_MEDIA_STORAGE", "" if PRODUCTION else "file")
+DR_MEDIA_STORAGE = env.str("DR_MEDIA_STORAGE", "" if PRODUCTION else "file", may_be_empty=True)
 DR_MEDIA_KEEP_DAYS = env.int("DR_MEDIA_KEEP_DAYS", 30)
 DR_MEDIA_STORAGES = _media_storages("DR_MEDIA", Path(env.str("DR_MEDIA_ROOT", str(DATA_DIR / "media_backup"))))
 if DR_MEDIA_STORAGE and DR_MEDIA_STORAGE not in DR_MEDIA_STORAGES:
@@ -615,7 +615,7 @@ WORKER_METRICS_HOST = env.str("WORKER_METRICS_HOST", "127.0.0.1")
 
 X_FRAME_OPTIONS = "DENY"
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", PRODUCTION)
-SECURE_REDIRECT_EXEMPT = [r"^health"]
+SECURE_REDIRECT_EXEMPT = [r"^health", r"^metrics"]  # probes ask inside the network, by HTTP
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", PRODUCTION) else None
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 365 * 24 * 3600 if PRODUCTION else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = PRODUCTION

@@ -19,28 +19,7 @@ from engarde.env import BASE_DIR, FROM_FILES, Variable
 GUIDE = BASE_DIR / "docs" / "guides" / "deployment.md"
 EXAMPLE = BASE_DIR / ".env.example"
 BEGIN, END = "<!-- variables: written by python -m engarde.variables -->", "<!-- end of variables -->"
-SECRETS = frozenset(
-    {
-        "SECRET_KEY",
-        "ENCRYPTION_KEYS",
-        "METRICS_TOKEN",
-        "DATABASE_URL",
-        "DR_DRILL_DATABASE_URL",
-        "LEGACY_DATABASE_URL",
-        "REDIS_URL",
-        "ZERODB_API_KEY",
-        "BIGQUERY_CREDENTIALS_JSON",
-        "EMAIL_URL",
-        "OPENAI_API_KEY",
-        "ANTHROPIC_API_KEY",
-        "GOOGLE_API_KEY",
-        "DEEPSEEK_API_KEY",
-        "QWEN_API_KEY",
-        "META_LLAMA_API_KEY",
-        "LOCAL_LLM_API_KEY",
-        "POSTGRES_PASSWORD",
-    }
-)
+SECRETS = frozenset(FROM_FILES) - {"ZERODB_PROJECT_ID", "BIGQUERY_PROJECT_ID"} | {"POSTGRES_PASSWORD"}
 # Read by other programs than the settings: their kind and default.
 ELSEWHERE = (
     Variable("WEB_WORKERS", "whole number", "2"),
@@ -51,10 +30,12 @@ COMPOSE = (
     Variable("POSTGRES_PASSWORD", "text", ""),
     Variable("ENGARDE_VERSION", "text", "latest"),
     Variable("MEDIA_CLIENTS", "text", ""),
+    Variable("OBSERVABILITY", "text", ""),
     Variable("WEBSOCKET_PORT", "whole number", "8001"),
     Variable("WEBSOCKET_WORKERS", "whole number", "1"),
     Variable("WORKER_CONCURRENCY", "whole number", "2"),
     Variable("REDIS_MAXMEMORY", "text", "512mb"),
+    Variable("PROMETHEUS_PORT", "whole number", "9090"),
 )
 # Where the default depends on the machine or on another variable.
 SHOWN = {
@@ -62,6 +43,7 @@ SHOWN = {
     "ALLOWED_HOSTS": "none; in development this machine",
     "PUBLIC_URL": "`http://127.0.0.1:$PORT`",
     "DATABASE_URL": "embedded in development",
+    "PROMETHEUS_MULTIPROC_DIR": "none; in the image `/run/metrics`",
     "REDIS_URL": "embedded in development",
     "EMAIL_URL": "files in `DATA_DIR/mail`",
     "MEDIA_INCOMING_DIR": "`DATA_DIR/media/incoming`",
@@ -77,15 +59,15 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "derived from `SECRET_KEY`",
         "ALLOWED_HOSTS": "host names that are served, by commas",
         "PUBLIC_URL": "where people find the platform; for links in mails",
-        "DATABASE_URL": "PostgreSQL: an ordinary owner of the database, not a superuser and without BYPASSRLS",
-        "REDIS_URL": "Redis or Valkey, with a volatile `maxmemory-policy`, or `noeviction`",
+        "DATABASE_URL": "PostgreSQL: an ordinary owner of the database, not a superuser and without BYPASSRLS. Compose sets it",
+        "REDIS_URL": "Redis or Valkey, with a volatile `maxmemory-policy`, or `noeviction`. Compose sets it",
         "EMAIL_URL": "how mail is sent: `smtp+tls://user:password@smtp.example.com:587`",
         "DEFAULT_FROM_EMAIL": "who sends it",
     },
     "The web processes": {
-        "PORT": "the port on this machine, for `make up`, Compose and the Procfile",
+        "PORT": "the port on this machine, for `make up`, Compose, the Procfile and the image",
         "WEB_WORKERS": "processes",
-        "WEB_THREADS": "threads for HTTP in each of them; each keeps a connection to PostgreSQL",
+        "WEB_THREADS": "threads for HTTP in each of them; each keeps a [connection to PostgreSQL](#connections-to-postgresql)",
         "BEHIND_TLS_PROXY": "believe `X-Forwarded-Proto`: a proxy in front ends TLS and sets it",
         "TRUSTED_PROXIES": "how many proxies in front add to `X-Forwarded-For`; 0: the header is not believed",
         "SECURE_SSL_REDIRECT": "redirect HTTP to HTTPS",
@@ -104,10 +86,10 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "REDIS_TIMEOUT_SECONDS": "how long a request waits for Redis before it goes on without",
         "LOG_LEVEL": "DEBUG, INFO, WARNING, ERROR or CRITICAL",
         "LOG_JSON": "a JSON object a line; else lines for people",
-        "METRICS_TOKEN": "what `/metrics` asks for as a bearer token; empty: nothing",
-        "PROMETHEUS_MULTIPROC_DIR": "a folder, emptied before the start, in which the processes of one machine or container add up "
-        "what they count",
-        "SENTRY_DSN": "errors go to this project of Sentry; needs `requirements-observability.txt`",
+        "METRICS_TOKEN": "what `/metrics` asks for as a bearer token; empty: nothing, so whoever reaches it may read",
+        "PROMETHEUS_MULTIPROC_DIR": "a folder, made if need be, in which the processes of one machine or container add up what they "
+        "count. Empty it before they start, unless it goes away with them as in a container",
+        "SENTRY_DSN": "errors go to this project of Sentry; needs `requirements-observability.txt` (`OBSERVABILITY` for the image)",
         "SENTRY_TRACES_SAMPLE_RATE": "the share of requests and tasks of which Sentry gets a trace too",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "traces go to this OpenTelemetry collector, by HTTP; needs `requirements-observability.txt`. "
         "The SDK reads its other `OTEL_…` variables itself",
@@ -209,10 +191,12 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "POSTGRES_PASSWORD": "of the platform's role in the `postgres` service: letters and digits",
         "ENGARDE_VERSION": "the image's tag",
         "MEDIA_CLIENTS": "packages for `MEDIA_STORAGE`, put into the image: `boto3`, `google-cloud-storage`",
+        "OBSERVABILITY": "anything: the image gets what `SENTRY_DSN` and `OTEL_EXPORTER_OTLP_ENDPOINT` need",
         "WEBSOCKET_PORT": "the port on this machine of the `websocket` service",
         "WEBSOCKET_WORKERS": "its processes",
         "WORKER_CONCURRENCY": "processes of a worker, those for generation and maintenance aside",
         "REDIS_MAXMEMORY": "memory for the `redis` service",
+        "PROMETHEUS_PORT": "the port on this machine of the `prometheus` service",
     },
 }
 PROVIDERS = {
@@ -307,8 +291,8 @@ def table(found: Mapping[str, Found]) -> str:
 
 def _row(found: Found, text: str) -> str:
     name = found.variable.name
-    secret = ("yes, or `_FILE`" if name in FROM_FILES else "yes") if name in SECRETS else ""
-    return f"| `{name}` | {_default(found)} | {text} | {secret} |"
+    secret = ["yes"] * (name in SECRETS) + ["`_FILE`"] * (name in FROM_FILES)
+    return f"| `{name}` | {_default(found)} | {text} | {', or '.join(secret)} |"
 
 
 def _default(found: Found) -> str:

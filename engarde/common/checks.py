@@ -50,4 +50,7 @@ def check_production(**_: Any) -> list[CheckMessage]:
     if urlsplit(settings.PUBLIC_URL).hostname in ("127.0.0.1", "localhost"):
         why = "PUBLIC_URL names this machine, so links in mails lead nowhere."
         found.append(Doubt(why, hint="Set PUBLIC_URL, such as https://content.example.com.", id="engarde.W002"))
+    if not settings.METRICS_TOKEN:
+        why = "METRICS_TOKEN is empty, so /metrics tells whoever reaches it what the platform counts."
+        found.append(Doubt(why, hint="Set METRICS_TOKEN, and give it to Prometheus.", id="engarde.W003"))
     return found

@@ -78,10 +78,12 @@ class Process:
         self.popen.send_signal(signal.SIGTERM)
 
     def end(self, within: float = STOP_SECONDS) -> int:
-        """Return its exit code, which it has to give in time."""
+        """Return its exit code, which it has to give in time; or tell what each of its threads is at."""
         try:
             return self.popen.wait(within)
         except subprocess.TimeoutExpired:
+            self.popen.send_signal(signal.SIGABRT)
+            self.popen.wait(10)
             raise AssertionError(f"{self.name} did not end within {within} s:\n{self.said()}") from None
 
 
@@ -162,6 +164,7 @@ def house(folder: Path, **variables: str) -> Iterator[House]:
             "ZERODB_COLLECTION_PREFIX": f"{place}_",
             "DATA_DIR": str(folder),
             "LOG_LEVEL": "INFO",
+            "PYTHONFAULTHANDLER": "1",  # SIGABRT writes all stacks
             session.JOINED: "joined",
             **variables,
         }

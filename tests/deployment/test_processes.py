@@ -16,7 +16,7 @@ from engarde.embedded.paths import PROJECT_ROOT
 from tests.deployment.house import HOST, STOP_SECONDS, House, Process, compose, eventually, house, procfile
 
 WEB = ("web", "websocket")
-OTHER_IMAGES = ("postgres", "redis", "zerodb", "bigquery")
+OTHER_IMAGES = ("postgres", "redis", "zerodb", "bigquery", "prometheus")
 START_SECONDS = 60
 
 

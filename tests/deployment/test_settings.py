@@ -1,14 +1,17 @@
 """A setting that cannot be meant ends the start with a message that says what to set."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 
 from engarde.embedded.paths import PROJECT_ROOT
+from engarde.variables import read_by_the_code
 
 PRODUCTION = {
     "ENGARDE_ENV": "production",
@@ -21,10 +24,17 @@ READ = (
 )
 
 
-def read(**variables: str) -> "subprocess.CompletedProcess[str]":
+def read(script: str = READ, /, **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {"PATH": os.defpath, **variables}
-    command = [sys.executable, "-W", "ignore", "-c", READ]
+    command = [sys.executable, "-W", "ignore", "-c", script]
     return subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+
+
+def told(expression: str, **variables: str) -> Any:
+    """Return what an expression over the settings module `s` comes to."""
+    done = read(READ.replace("print(s.ENGARDE_ENV)", f"import json; print(json.dumps({expression}))"), **variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def complaint(**variables: str) -> str:
@@ -40,7 +50,7 @@ def test_nothing_is_needed_for_development_and_three_things_for_production() -> 
 
 
 def test_every_fault_is_told_at_once_and_no_secret_with_it() -> None:
-    told = complaint(
+    found = complaint(
         **PRODUCTION,
         DEBUG="true",
         WEB_THREADS="0",
@@ -75,13 +85,13 @@ def test_every_fault_is_told_at_once_and_no_secret_with_it() -> None:
         "MEDIA_STORAGE=s3 needs MEDIA_S3_BUCKET",
         'LLM_PRICES: write "provider/model"',
     ):
-        assert text in told
-    assert "secret" not in told
-    assert "sk-" not in told
+        assert text in found
+    assert "secret" not in found
+    assert "sk-" not in found
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "begins"),
     [
         ({"ENGARDE_ENV": "prod"}, "ENGARDE_ENV is 'prod'; it can be: development, production."),
         ({"WEB_THREADS": "many"}, "WEB_THREADS is 'many'; set a whole number, such as 16."),
@@ -105,24 +115,75 @@ def test_every_fault_is_told_at_once_and_no_secret_with_it() -> None:
         ({**PRODUCTION, "REDIS_URL": ""}, "ENGARDE_ENV=production needs REDIS_URL"),
     ],
 )
-def test_a_setting_that_cannot_be_meant(variables: dict[str, str], told: str) -> None:
+def test_a_setting_that_cannot_be_meant(variables: dict[str, str], begins: str) -> None:
     found = complaint(**variables)
-    assert found.startswith(told)
+    assert found.startswith(begins)
     assert "pw" not in found
 
 
-def test_an_empty_variable_counts_as_not_given() -> None:
-    assert (
-        read(ENGARDE_ENV="", LOG_LEVEL="", WEB_THREADS="", REDIS_TIMEOUT_SECONDS="", BIGQUERY_SYNC_ENABLED="").stdout
-        == "development\n"
-    )
+MAY_BE_EMPTY = {"CONTENT_READ_FALLBACK", "DR_MEDIA_STORAGE"}
+ALL = "{name: str(value) for name, value in vars(s).items() if name.isupper() and name != 'UNFOLD'}"
+
+
+@pytest.mark.parametrize("environment", [{}, PRODUCTION])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_an_empty_variable_counts_as_not_given(environment: dict[str, str], blank: str) -> None:
+    empty = dict.fromkeys(read_by_the_code().keys() - MAY_BE_EMPTY, blank)
+    assert told(ALL, **{**empty, **environment}) == told(ALL, **environment)
+
+
+def test_an_empty_variable_can_mean_none_where_that_says_something() -> None:
+    named = f"{{name: getattr(s, name) for name in {sorted(MAY_BE_EMPTY)}}}"
+    assert set(told(named).values()) == {"dr.fallback.BackupReader", "file"}
+    assert set(told(named, **dict.fromkeys(MAY_BE_EMPTY, "")).values()) == {""}
+
+
+def test_text_is_taken_as_it_is() -> None:
+    """No `$` of a secret is a reference to another variable."""
+    secret = "$HOME-is-not-meant#0123456789-0123456789-0123456789"
+    assert told("[s.SECRET_KEY, s.METRICS_TOKEN]", SECRET_KEY=secret, METRICS_TOKEN="$PATH") == [secret, "$PATH"]
 
 
 def test_secrets_can_be_files(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("a-key-from-a-file-0123456789\n")
-    assert read(**{**PRODUCTION, "SECRET_KEY": ""} | {"SECRET_KEY_FILE": str(tmp_path / "key")}).returncode == 1
+    (tmp_path / "empty").write_text("\n")
     without = {name: value for name, value in PRODUCTION.items() if name != "SECRET_KEY"}
-    assert read(**without, SECRET_KEY_FILE=str(tmp_path / "key")).stdout == "production\n"
+    for given in ({}, {"SECRET_KEY": ""}):
+        environment = {**without, **given, "SECRET_KEY_FILE": str(tmp_path / "key")}
+        assert told("s.SECRET_KEY", **environment) == "a-key-from-a-file-0123456789"
+    assert told("s.SECRET_KEY", **PRODUCTION, SECRET_KEY_FILE="/nowhere/key") == PRODUCTION["SECRET_KEY"]
+    assert "needs SECRET_KEY" in complaint(**without, SECRET_KEY_FILE=str(tmp_path / "empty"))
+
+
+def test_a_child_that_is_to_have_no_secret_does_not_find_its_file(tmp_path: Path) -> None:
+    """As a drill has it, which must not reach the platform's ZeroDB."""
+    (tmp_path / "key").write_text("a-key-from-a-file")
+    script = f"""{READ}
+import os, subprocess, sys
+environment = {{**os.environ, "ZERODB_API_KEY": "", "ZERODB_PROJECT_ID": ""}}
+child = {READ.replace("s.ENGARDE_ENV", "[s.ZERODB_API_KEY, s.ZERODB_PROJECT_ID]")!r}
+print(s.ZERODB_API_KEY, flush=True)
+subprocess.run([sys.executable, "-W", "ignore", "-c", child], env=environment, check=True)"""
+    done = read(script, ZERODB_API_KEY_FILE=str(tmp_path / "key"), ZERODB_PROJECT_ID_FILE=str(tmp_path / "key"))
+    assert done.stdout.splitlines() == ["development", "a-key-from-a-file", "['', '']"], done.stderr
+
+
+def test_folders_that_are_named_are_made(tmp_path: Path) -> None:
+    named = {name: str(tmp_path / name / "folder") for name in ("PROMETHEUS_MULTIPROC_DIR", "TMPDIR")}
+    assert told("__import__('tempfile').gettempdir()", **named) == named["TMPDIR"]
+    assert Path(named["PROMETHEUS_MULTIPROC_DIR"]).is_dir()
+
+    (tmp_path / "file").touch()
+    found = complaint(PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file" / "folder"))
+    assert found.startswith(f"PROMETHEUS_MULTIPROC_DIR is {tmp_path}/file/folder, which cannot be made")
+
+
+def test_an_empty_folder_for_metrics_is_none() -> None:
+    """The library would take it for the folder that the process is in."""
+    counting = "import os; from engarde.common import metrics; metrics.REQUESTS.labels('GET', 'none', 200).observe(1)"
+    script = f"{READ}; {counting}; print('PROMETHEUS_MULTIPROC_DIR' in os.environ)"
+    assert read(script, PROMETHEUS_MULTIPROC_DIR="").stdout == "development\nFalse\n"
+    assert not list(PROJECT_ROOT.glob("*.db"))
 
 
 def test_what_is_allowed_in_production_and_should_not_be_left_so() -> None:
@@ -132,3 +193,4 @@ def test_what_is_allowed_in_production_and_should_not_be_left_so() -> None:
     assert done.returncode == 1
     assert "(engarde.W001)" in done.stderr
     assert "(engarde.W002)" in done.stderr
+    assert "(engarde.W003)" in done.stderr
