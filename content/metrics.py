@@ -9,10 +9,12 @@ LOOKUPS = Counter(
 )
 DAMAGED = Counter(
     "engarde_damaged_documents",
-    "Documents that did not match their checksum, by the tier that gave them; none was served.",
+    "Documents that did not match their checksum, by the tier that gave them (spool, redis, zerodb, backup); none was served.",
     ["tier"],
 )
-REPAIRS = Counter("engarde_document_repairs", "Repairs queued, by the tier that lacked the document.", ["tier"])
+REPAIRS = Counter(
+    "engarde_document_repairs", "Repairs queued, by the tier that lacked the document (spool, zerodb).", ["tier"]
+)
 MEMORY_BYTES = Gauge(
     "engarde_document_memory_bytes",
     "Bytes of documents kept in memory.",
@@ -37,6 +39,14 @@ CARRIED = Counter(
     "What carriers did for ZeroDB, by kind (document, record) and outcome (sent, removed, dropped, failed, put_off).",
     ["kind", "outcome"],
 )
+# A series that is born with 1 shows no increase: what alerts look at is there from the start, with 0.
+for _counter, _values in (
+    (DAMAGED, ("spool", "redis", "zerodb", "backup")),
+    (REPAIRS, ("spool", "zerodb")),
+    (ZERODB_NOT_ASKED, ("circuit", "budget")),
+):
+    for _value in _values:
+        _counter.labels(_value)
 
 
 def count_lookups(tier: str, *, wanted: int, found: int) -> None:

@@ -46,6 +46,10 @@ View = Callable[[HttpRequest], HttpResponse]
 CHECK_SECONDS = 2.0
 SAFE_METHODS = ("GET", "HEAD")
 FRUGAL_PING_SECONDS = 300.0
+KEPT_SECONDS = 2.0
+LONGER_KEPT = {"zerodb": 15.0, "bigquery": 15.0}
+"""What was found is told again for so long, as askers need no credentials: longer where each look is a call of somebody
+else's service, but only while that is well, so that its return is seen at once."""
 
 
 def check_postgres() -> str:
@@ -142,37 +146,60 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 
 class Checker:
-    """Runs checks side by side, each at most once at a time: one that hangs never takes another's thread."""
+    """Runs checks side by side, each at most once at a time: one that hangs never takes another's thread.
+
+    What a check found is kept for a while.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=len(CHECKS), thread_name_prefix="health")
-        self._running: dict[str, Future[str]] = {}
+        self._asked: dict[str, Future[str]] = {}
+        self._ended: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def states(self, *names: str) -> dict[str, str]:
-        """Return the state of each part within CHECK_SECONDS."""
-        started = {name: self._start(name) for name in names}
-        wait(started.values(), timeout=CHECK_SECONDS)
-        return {name: _state(name, future) for name, future in started.items()}
+    def states(self, *names: str, anew: bool = False) -> dict[str, str]:
+        """Return the state of each part within CHECK_SECONDS.
 
-    def _start(self, name: str) -> "Future[str]":
+        Args:
+            anew: ask, whatever was found just now.
+        """
+        asked = {name: self._ask(name, anew=anew) for name in names}
+        wait(asked.values(), timeout=CHECK_SECONDS)
+        late = f"down: no answer within {CHECK_SECONDS:g} s"
+        return {name: future.result() if future.done() else late for name, future in asked.items()}
+
+    def forget(self) -> None:
+        """Forget what was found; what is being asked goes on."""
         with self._lock:
-            running = self._running.get(name)
-            if running is None or running.done():
-                running = self._running[name] = self._pool.submit(CHECKS[name])
-            return running
+            self._asked = {name: future for name, future in self._asked.items() if not future.done()}
 
+    def _ask(self, name: str, *, anew: bool) -> "Future[str]":
+        with self._lock:
+            asked = self._asked.get(name)
+            if asked is None or (asked.done() and (anew or self._is_old(name, asked.result()))):
+                asked = self._asked[name] = self._pool.submit(self._check, name)
+            return asked
 
-def _state(name: str, future: "Future[str]") -> str:
-    if not future.done():
-        return f"down: no answer within {CHECK_SECONDS:g} s"
-    if error := future.exception():
-        log.warning("health check failed", check=name, error=str(error))
-        return "down"
-    return future.result()
+    def _is_old(self, name: str, state: str) -> bool:
+        kept = LONGER_KEPT.get(name, KEPT_SECONDS) if state == "ok" else KEPT_SECONDS
+        return time.monotonic() - self._ended[name] >= kept
+
+    def _check(self, name: str) -> str:
+        try:
+            return CHECKS[name]()
+        except Exception as error:  # noqa: BLE001 -- whatever a client raises, the part is down
+            log.warning("health check failed", check=name, error=str(error))
+            return "down"
+        finally:
+            self._ended[name] = time.monotonic()
 
 
 _checker = Checker()
+
+
+def forget() -> None:
+    """Have `/health` ask every part anew: for whoever knows that something has changed, such as a test that broke it."""
+    _checker.forget()
 
 
 def safe_methods_only(view: View) -> View:
@@ -192,7 +219,7 @@ def safe_methods_only(view: View) -> View:
 
 @safe_methods_only
 def health(request: HttpRequest) -> HttpResponse:
-    """Answer with each part's state: 200 unless PostgreSQL, which decides, is down."""
+    """Answer with each part's state, as it was seconds ago at most: 200 unless PostgreSQL, which decides, is down."""
     checks = _checker.states(*CHECKS)
     up = checks["postgres"] == "ok"
     fine = all(state == "ok" or state.startswith("disabled") for state in checks.values())
@@ -209,7 +236,7 @@ def live(request: HttpRequest) -> HttpResponse:
 @safe_methods_only
 def ready(request: HttpRequest) -> HttpResponse:
     """Answer whether requests can be served: they need PostgreSQL and nothing else."""
-    is_ready = _checker.states("postgres")["postgres"] == "ok"
+    is_ready = _checker.states("postgres", anew=True)["postgres"] == "ok"
     return _answer({"status": "ok" if is_ready else "down"}, status=200 if is_ready else 503)
 
 
@@ -251,8 +278,43 @@ class DatabaseGauges(Collector):
             connection.close()
 
 
+# What a worker that beat sends has to take up within seconds: since when it has been due. What waits for its next try is not
+# late, as a mail that nobody takes or a webhook that does not answer is no fault of ours. Each looks at the ends of an index.
+PUBLISHING = """
+SELECT scheduled_at FROM content_storage_metadata WHERE deleted_at IS NULL AND status = 'scheduled'
+ORDER BY scheduled_at LIMIT 1"""
+MAIL = "SELECT next_attempt_at FROM accounts_mail ORDER BY next_attempt_at LIMIT 1"
+# By hops from webhook to webhook, as the sender looks for work. A slow receiver's deliveries may be due for hours while others
+# of its are on their way, and those have a lease that ends later than now: so only webhooks count of which all are due.
+WEBHOOKS = """
+WITH RECURSIVE waiting (webhook_id) AS (
+    (SELECT webhook_id FROM content_webhook_deliveries WHERE status = 'pending' ORDER BY webhook_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT next.webhook_id FROM content_webhook_deliveries AS next
+            WHERE next.status = 'pending' AND next.webhook_id > waiting.webhook_id ORDER BY next.webhook_id LIMIT 1)
+    FROM waiting WHERE waiting.webhook_id IS NOT NULL
+), looked_at AS (SELECT webhook_id FROM waiting WHERE webhook_id IS NOT NULL LIMIT 10000)
+SELECT min(due.first) FROM looked_at CROSS JOIN LATERAL (
+    SELECT min(next_attempt_at) AS first, max(next_attempt_at) AS last FROM content_webhook_deliveries AS delivery
+    WHERE delivery.webhook_id = looked_at.webhook_id AND delivery.status = 'pending'
+) AS due WHERE due.last < now()"""
+OVERDUE = {
+    "publish_overdue_seconds": ("How long the earliest scheduled item has been due.", PUBLISHING),
+    "mail_oldest_seconds": ("How long the mail that is due for longest has been due.", MAIL),
+    "webhooks_oldest_seconds": ("How long a delivery has been due of a webhook that is sent nothing.", WEBHOOKS),
+}
+
+
+def _seconds_since(query: str) -> float:
+    """Return how long ago the moment was that a query names; 0 when there is none, or it is still to come."""
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        found = cursor.fetchone()
+    return max(0.0, (timezone.now() - found[0]).total_seconds()) if found and found[0] else 0.0
+
+
 def _backlog_gauges() -> Sequence[Metric]:
-    """Return what waits for ZeroDB and the backup."""
+    """Return what waits for ZeroDB and the backup, and what is late."""
     backlog = spool.backlog()
     documents_ = GaugeMetricFamily("engarde_spool_documents", "Documents in the spool.", labels=["state"])
     bytes_ = GaugeMetricFamily("engarde_spool_bytes", "Bytes of documents in the spool, compressed.", labels=["state"])
@@ -269,6 +331,7 @@ def _backlog_gauges() -> Sequence[Metric]:
         GaugeMetricFamily("engarde_spool_oldest_seconds", age, backlog.document_age),
         GaugeMetricFamily("engarde_records_backlog", "Records and removals that wait for ZeroDB.", backlog.records),
         GaugeMetricFamily("engarde_records_oldest_seconds", "Age of the oldest of them.", backlog.record_age),
+        *(GaugeMetricFamily(f"engarde_{name}", text, _seconds_since(query)) for name, (text, query) in OVERDUE.items()),
     ]
 
 
@@ -321,6 +384,7 @@ def _backup_gauges() -> Sequence[Metric]:
     for status in backup_states.BackupStatus:
         state.add_metric([status], status == health.status)
     gauges = {
+        "on": ("0 while the backup is off by setting, else 1.", not health.is_off),
         "lag_seconds": ("Age of the oldest change that the archive has not acknowledged.", health.lag_seconds),
         "rpo_target_seconds": ("How old it may become.", health.rpo_target_seconds),
         "backlog_changes": ("Changes that the archive has not acknowledged.", health.backlog),

@@ -130,8 +130,7 @@ class Calls:
             self._tasks.pop(index, None)
             self._results.put(Result(index, started_at, written, failure))
         metrics.SECONDS.labels(self._provider).observe(time.monotonic() - begun)
-        outcome = "ok" if written else failure.code if isinstance(failure, LLMError) else "broken_off"
-        metrics.CALLS.labels(self._provider, outcome).inc()
+        metrics.CALLS.labels(self._provider, _outcome(written, failure)).inc()
 
     def _cancel_all(self) -> None:
         for task in list(self._tasks.values()):
@@ -142,3 +141,12 @@ class Calls:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         if self._generator:
             await self._generator.close()
+
+
+def _outcome(written: Written | None, failure: Exception | None) -> str:
+    """Return how a call is counted; what no adapter knows as an error of its vendor's is `error`."""
+    if written:
+        return "ok"
+    if failure is None:
+        return "broken_off"
+    return failure.code if isinstance(failure, LLMError) else "error"

@@ -5,7 +5,11 @@ from prometheus_client import Counter, Histogram
 from generation.llm.base import Tokens
 from generation.prices import Price
 
-CALLS = Counter("engarde_llm_calls_total", "Calls of models by outcome.", ["provider", "outcome"])
+CALLS = Counter(
+    "engarde_llm_calls_total",
+    "Calls of models for jobs, by outcome: ok, broken_off, the code of an LLMError, or error for what nobody foresaw.",
+    ["provider", "outcome"],
+)
 SECONDS = Histogram(
     "engarde_llm_call_seconds",
     "Time that texts took, re-asks included.",

@@ -47,9 +47,11 @@ def _fast_settings(settings: Any) -> None:
 def _fresh_process() -> None:
     """Nothing that a test made this process remember, or be wary of, reaches the next."""
     from content import documents
+    from engarde import health
     from engarde.common import redis
 
     documents.start_afresh()
+    health.forget()
     redis.forget_failures()
 
 

@@ -144,7 +144,10 @@ def _services() -> list[type[DrillArchive] | type[DrillStore]]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a process that takes part in a drill: it disturbs no worker, no cache and nobody's mailbox."""
+    """Return the environment of a process that takes part in a drill: it disturbs no worker, no cache and nobody's mailbox.
+
+    It does not count among what the platform does either, and reports its errors to nobody: the drill's report has them.
+    """
     quiet = {
         "REDIS_URL": NOBODY_LISTENS,
         "EMAIL_URL": "dummymail://",
@@ -153,18 +156,24 @@ def environment(**changes: str) -> dict[str, str]:
         "LOG_LEVEL": "CRITICAL",
         "ENGARDE_EMBEDDED": "joined",
         "DJANGO_SETTINGS_MODULE": "engarde.settings",
+        "SENTRY_DSN": "",  # empty, not absent: else a `.env` would say it again
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "",
     }
-    return {**os.environ, **quiet, **changes}
+    ours = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+    return {**ours, **quiet, **changes}
 
 
 def own_folder(folder: Path) -> dict[str, str]:
     """Return the settings that have all files, media and their copies too, in a folder of the drill's."""
+    counted = folder / "metrics"
+    counted.mkdir(exist_ok=True)
     return {
         "DATA_DIR": str(folder),
         "MEDIA_STORAGE": "file",
         "MEDIA_INCOMING_DIR": str(folder / "media" / "incoming"),
         "DR_MEDIA_STORAGE": "file",
         "DR_MEDIA_ROOT": str(folder / "media-copies"),
+        "PROMETHEUS_MULTIPROC_DIR": str(counted),  # named, as a `.env` may name the platform's
     }
 
 

@@ -2,7 +2,10 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -123,6 +126,60 @@ def test_parts_that_hang_cost_one_time_limit_together_and_never_postgresqls_thre
     assert [answer.status_code for answer in answers] == [200] * 4
     assert answers[-1].json()["checks"]["postgres"] == "ok"
     assert answers[-1].json()["checks"]["zerodb"] == "down: no answer within 0.3 s"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each part was asked; all are well."""
+    found: Counter[str] = Counter()
+
+    def check(part: str) -> str:
+        found[part] += 1
+        return "ok"
+
+    monkeypatch.setattr(health, "CHECKS", {part: partial(check, part) for part in PARTS})
+    return found
+
+
+def test_fifty_requests_ask_each_part_once(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch, asked: Counter[str]
+) -> None:
+    monkeypatch.setattr(health, "KEPT_SECONDS", 60.0)
+    monkeypatch.setattr(health, "LONGER_KEPT", {})
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: APIClient().get("/health"), range(50)))
+
+    assert {answer.json()["status"] for answer in answers} == {"ok"}
+    assert asked == dict.fromkeys(PARTS, 1)
+
+
+def test_what_others_are_asked_for_is_kept_longer_but_only_while_they_are_well(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch, asked: Counter[str]
+) -> None:
+    monkeypatch.setattr(health, "KEPT_SECONDS", 0.0)
+    for _ in range(3):
+        api.get("/health")
+    assert asked == {"postgres": 3, "redis": 3, "celery": 3, "zerodb": 1, "bigquery": 1}
+
+    health.forget()
+    set_check(monkeypatch, "zerodb", fail)
+    assert api.get("/health").json()["checks"]["zerodb"] == "down"
+    set_check(monkeypatch, "zerodb", lambda: "ok")
+    assert api.get("/health").json()["checks"]["zerodb"] == "ok"
+
+
+def test_whether_it_is_ready_is_asked_each_time(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "KEPT_SECONDS", 60.0)
+    assert api.get("/health").json()["checks"]["postgres"] == "ok"
+    set_check(monkeypatch, "postgres", fail)
+
+    assert api.get("/health").status_code == 200, "as it was just now"
+    assert api.get("/health/ready").status_code == 503
+    assert api.get("/health").status_code == 503, "the latest that is known"
+    set_check(monkeypatch, "postgres", lambda: "ok")
+    assert api.get("/health/ready").status_code == 200
+    assert api.get("/health").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics"])

@@ -7,17 +7,25 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection
+from django.utils import timezone
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
+from content.models import ContentItem, Delivery, Webhook
+from content.models.webhooks import TEST_EVENT
 from engarde import health
+from engarde.accounts.models import Mail
 from engarde.common import metrics
+from engarde.common.scopes import system_scope, tenant_scope
 from tests.people import Person
 
 LABELS = {
@@ -95,6 +103,75 @@ def test_it_counts_what_carriers_send_and_what_fails(alice: Person, upload: Call
     assert seen("engarde_carried_total", kind="document", outcome="sent") >= before + 1
 
 
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+YEARS = 20 * 365 * 86400.0
+
+
+def test_a_scheduled_item_that_nobody_publishes_is_told(alice: Person) -> None:
+    later = timezone.now() + timedelta(hours=1)
+    item = alice.writes(status="scheduled", scheduled_at=later.isoformat())["id"]
+    rows = ContentItem.objects.filter(id=item)
+    with tenant_scope(alice.tenant_id):
+        rows.update(scheduled_at=LONG_AGO)
+
+    overdue = seen("engarde_publish_overdue_seconds")
+    with tenant_scope(alice.tenant_id):
+        rows.update(scheduled_at=later)
+
+    assert overdue > YEARS
+    assert 0 <= seen("engarde_publish_overdue_seconds") < YEARS
+
+
+def test_mail_that_nobody_takes_is_told_and_not_what_waits_for_its_next_try(alice: Person) -> None:
+    mail = Mail.objects.create(user_id=alice.user_id, kind=Mail.Kind.MEMBERSHIP, next_attempt_at=LONG_AGO)
+
+    late = seen("engarde_mail_oldest_seconds")
+    Mail.objects.filter(id=mail.id).update(next_attempt_at=timezone.now() + timedelta(hours=6), created_at=LONG_AGO)
+    tried = seen("engarde_mail_oldest_seconds")
+    mail.delete()
+
+    assert late > YEARS
+    assert 0 <= tried < YEARS
+
+
+def test_webhooks_that_nobody_sends_are_told_and_not_those_of_a_slow_receiver(alice: Person) -> None:
+    tenant: dict[str, Any] = {"tenant_id": alice.tenant_id}
+    with tenant_scope(alice.tenant_id):
+        hook = Webhook.objects.create(**tenant, url="https://example.com", secret="", is_active=False)
+        about = {**tenant, "webhook": hook, "event": TEST_EVENT, "occurred_at": LONG_AGO}
+        Delivery.objects.create(**about, next_attempt_at=LONG_AGO)
+
+    late = seen("engarde_webhooks_oldest_seconds")
+    with tenant_scope(alice.tenant_id):
+        Delivery.objects.create(**about, next_attempt_at=timezone.now() + timedelta(minutes=1))
+    slow = seen("engarde_webhooks_oldest_seconds")
+    with tenant_scope(alice.tenant_id):
+        hook.delete()
+
+    assert late > YEARS
+    assert 0 <= slow < YEARS
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (health.PUBLISHING, "content_due"),
+        (health.MAIL, "accounts_mail_next_attempt_at"),
+        (health.WEBHOOKS, "delivery_due"),
+    ],
+)
+def test_a_look_at_what_is_late_reads_the_ends_of_an_index(database: None, query: str, index: str) -> None:
+    with system_scope("a test looks at a plan"), connection.cursor() as cursor:
+        for other in ("seqscan", "bitmapscan", "sort"):  # of few rows they would be right
+            cursor.execute(f"SET LOCAL enable_{other} = off")
+        cursor.execute(f"EXPLAIN {query}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+
+    tables = re.findall(r"(\w+) on (?:content|accounts)_\w+", plan)
+    assert tables, plan
+    assert all(used.startswith(index) for used in tables), plan
+
+
 COUNTING = """
 import sys
 from content import metrics as content
@@ -105,11 +182,33 @@ content.MEMORY_BYTES.set(int(sys.argv[1]))
 TELLING = "import django; django.setup(); from engarde.common import metrics; print(metrics.exposition().decode())"
 
 
-def run(code: str, folder: Path, *arguments: str) -> str:
-    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "engarde.settings"}
+def run(code: str, folder: Path | None, *arguments: str) -> str:
+    environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "engarde.settings"}
+    environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    if folder:
+        environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environ, capture_output=True, text=True, check=True
     ).stdout
+
+
+FRESH = f"import django; django.setup(); from engarde import urls; {TELLING}"
+BORN = {
+    "engarde_damaged_documents_total": ("tier", {"spool", "redis", "zerodb", "backup"}),
+    "engarde_document_repairs_total": ("tier", {"spool", "zerodb"}),
+    "engarde_zerodb_not_asked_total": ("reason", {"circuit", "budget"}),
+}
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_what_alerts_look_for_an_increase_of_is_there_from_the_start(tmp_path: Path, is_shared: bool) -> None:
+    """A series that begins with 1 has no increase."""
+    told = run(FRESH, tmp_path if is_shared else None)
+
+    samples = [sample for metric in text_string_to_metric_families(told) for sample in metric.samples]
+    for name, (label, values) in BORN.items():
+        found = {sample.labels[label]: sample.value for sample in samples if sample.name == name}
+        assert found == dict.fromkeys(values, 0.0)
 
 
 def test_processes_that_share_a_folder_tell_the_figures_of_all(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from django.urls import resolve
 from prometheus_client import REGISTRY, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -19,11 +22,11 @@ from engarde import (
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/engarde.json").read_text())
-RULES = [
-    rule
-    for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"]
-    for rule in group["rules"]
-]
+RULES_FILE = str(ROOT / "deploy/prometheus/alerts.yml")
+GROUPS = yaml.safe_load(Path(RULES_FILE).read_text())["groups"]
+RULES = [rule for group in GROUPS for rule in group["rules"]]
+CASES = str(Path(__file__).with_name("alerts_test.yml"))
+PROMTOOL = shutil.which("promtool")  # of Debian's package prometheus
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 SELECTOR = re.compile(r"(engarde_\w+)(?:\{([^}]*)\})?")
 ROWS = {"Requests", "Spool and carriers", "Documents and ZeroDB", "Quotas", "Generation", "Backup"}
@@ -76,6 +79,22 @@ def test_every_figure_of_ours_is_shown_somewhere(exported: dict[str, set[str]]) 
     }
 
 
+def table(page: str, header: str) -> set[str]:
+    """Return the names in the first column of the table that begins so."""
+    lines = (ROOT / page).read_text().splitlines()
+    [start] = [number for number, line in enumerate(lines) if line.startswith(header)]
+    rows = takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return {name for row in rows for name in re.findall(r"`(\w+)[^`]*`", row.split("|")[1])}
+
+
+def test_every_figure_of_ours_is_explained_and_no_other(exported: dict[str, set[str]]) -> None:
+    backup = {f"engarde_backup_{name}" for name in table("docs/dr/runbook.md", "| `engarde_backup_…` |")}
+    explained = table("docs/guides/operations.md", "| metric |") - {"engarde_backup_"} | backup
+    ours = {re.sub("_(bucket|count|sum)$", "", name) for name in exported if name.startswith("engarde_")}
+
+    assert explained == ours
+
+
 def test_the_dashboard_can_be_imported_anywhere() -> None:
     [variable] = DASHBOARD["templating"]["list"]
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
@@ -113,6 +132,30 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(rule: di
 
 def test_no_two_alerts_share_a_name() -> None:
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
+
+
+def test_no_alert_about_the_backup_is_raised_where_it_is_off() -> None:
+    [group] = [group for group in GROUPS if group["name"] == "engarde-backup"]
+
+    for rule in group["rules"]:
+        if rule["alert"] != "EngardeBackupFails":  # failing, it is on
+            assert rule["expr"].endswith(" and on() max(engarde_backup_on) == 1"), rule["alert"]
+
+
+def test_routes_that_an_alert_leaves_out_are_there() -> None:
+    [errors] = [rule["expr"] for rule in RULES if rule["alert"] == "EngardeErrors"]
+    routes = set(re.findall(r"/(?:api|metrics)[\w/-]*", errors))
+
+    assert routes == {"/metrics", "/api/admin/bigquery-sync/health", "/api/content/generate"}
+    assert {f"/{resolve(route).route}" for route in routes} == routes
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+@pytest.mark.parametrize("arguments", [["check", "rules", RULES_FILE], ["test", "rules", CASES]])
+def test_prometheus_takes_the_rules_and_they_fire_when_they_should(arguments: list[str]) -> None:
+    done = subprocess.run([str(PROMTOOL), *arguments], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def anchors(file: Path) -> set[str]:
