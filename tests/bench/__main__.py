@@ -23,8 +23,16 @@ SETTINGS = {
 
 
 def main() -> int:
-    """Run the benchmarks and print the table."""
+    """Run the benchmarks and print the table, or make a page from what was measured before."""
     options = _options()
+    if options.merge:
+        from tests.bench import report
+
+        try:
+            report.write_page(options.page, *report.put_together(options.merge))
+        except (OSError, ValueError, KeyError) as error:
+            sys.exit(f"No page is made: {error}")
+        return 0
     with tempfile.TemporaryDirectory(prefix="engarde-bench-") as folder:
         for name in session.OWN_SERVICE.values():
             os.environ.pop(name, None)
@@ -42,7 +50,7 @@ def _measure(options: argparse.Namespace) -> None:
     facts = report.machine()
     if not options.json:
         sys.stdout.write("".join(f"{name:<10} {value}\n" for name, value in facts.items()))
-    runs = [[_shown(row, as_json=options.json) for row in _rows(options)] for _ in range(options.runs)]
+    runs = [[_shown(row, as_json=options.json) for row in _rows(options, run)] for run in range(options.runs)]
     curves = groups.growth_curves() if options.growth or options.page else []
     rows = report.merged(runs)
     if options.runs > 1 and not options.json:
@@ -70,12 +78,30 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the JSON object to a file too")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write a page for the docs, with pictures of growth")
     parser.add_argument("--growth", action="store_true", help="measure the curves of growth, too")
-    parser.add_argument("--runs", type=int, default=1, metavar="N", help="run all N times and tell the spread")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run the table N times and tell the spread; what takes very long once",
+    )
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing: make the --page from reports of parts of the table, such as of several --only",
+    )
     parser.add_argument("--only", default="", help="only the groups with this in their name")
     parser.add_argument("--items", type=int, default=1_000_000, help="items of the large tenant")
     parser.add_argument("--backup-items", type=int, default=20_000, help="items that are backed up and restored")
     parser.add_argument("--full", action="store_true", help="measure a restore's memory at 200,000 items, too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.merge and not options.page:
+        parser.error("--merge makes a page: say where with --page FILE.")
+    if options.runs < 1:
+        parser.error("--runs is 1 or more.")
+    return options
 
 
 def _prepare() -> None:
@@ -89,12 +115,12 @@ def _prepare() -> None:
     call_command("setup_bigquery", verbosity=0, stdout=sys.stderr)
 
 
-def _rows(options: argparse.Namespace) -> Iterator[Row]:
+def _rows(options: argparse.Namespace, run: int) -> Iterator[Row]:
     from tests.bench import groups
 
     known = groups.all_groups(options.items, options.backup_items, full=options.full)
     for name, group in known.items():
-        if options.only in name:
+        if options.only in name and (run == 0 or name not in groups.ONCE):
             yield from group()
 
 

@@ -25,6 +25,7 @@ from tests.bench.server import carriers, serving
 from tests.providers import Provider as Stranger
 
 Group = Callable[[], Iterable[Row]]
+ONCE = ("backup-memory", "backup-scenarios", "large")  # tens of minutes each; what they tell are sizes and losses
 
 
 def all_groups(items: int, backed_up: int = 20_000, *, full: bool = False) -> dict[str, Group]:

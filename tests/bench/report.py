@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -16,7 +16,8 @@ from tests.bench.measure import Row
 
 PAGE = """# Benchmarks
 
-<!-- Made by `python -m tests.bench --runs 3 --page docs/benchmarks.md`; do not edit by hand. -->
+Made by `python -m tests.bench --runs 3 --page docs/benchmarks.md`, or part by part with `--only NAME --report FILE` and at last
+`--merge FILE … --page docs/benchmarks.md`; do not edit it by hand. `make bench` prints the table of one run.
 
 Each figure stands beside its baseline, measured in the same run: the ratio says more than the figure, which belongs to one machine.
 The baseline of the HTTP rows is a plain DRF viewset over one table, behind the same server
@@ -102,6 +103,38 @@ def as_json(rows: Sequence[Measured], facts: Mapping[str, str], curves: Sequence
     ]
     found: dict[str, Any] = {"machine": dict(facts), "rows": table, "curves": [asdict(curve) for curve in curves]}
     return json.dumps(found, indent=2)
+
+
+def put_together(paths: Sequence[Path]) -> tuple[list[Measured], dict[str, str], list[Curve]]:
+    """Return rows, machine and curves of reports in the order given; of a row measured twice the later one is taken.
+
+    Raises:
+        ValueError: they were measured on different machines.
+    """
+    rows: dict[str, Measured] = {}
+    curves: dict[str, Curve] = {}
+    facts: dict[str, str] = {}
+    for path in paths:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        facts = _same_machine(facts, found["machine"])
+        rows |= {one["name"]: _measured(one) for one in found["rows"]}
+        curves |= {one["name"]: Curve(**one) for one in found["curves"]}
+    return list(rows.values()), facts, list(curves.values())
+
+
+def _same_machine(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    if before and any(before[name] != after[name] for name in ("processor", "memory", "system")):
+        raise ValueError(f"Figures of two machines make no table: {before} and {after}.")
+    joined = {
+        name: ", ".join(dict.fromkeys([*before.get(name, "").split(", "), after[name]])).removeprefix(", ")
+        for name in ("measured", "commit")
+    }
+    return {**after, **joined}
+
+
+def _measured(one: dict[str, Any]) -> Measured:
+    row = Row(**{field.name: one[field.name] for field in fields(Row)})
+    return Measured(row, one["runs"], one["lowest_ratio"], one["highest_ratio"])
 
 
 def write_page(path: Path, rows: Sequence[Measured], facts: Mapping[str, str], curves: Sequence[Curve]) -> None:
