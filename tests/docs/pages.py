@@ -76,6 +76,12 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
+def holding(page: str, text: str) -> str:
+    """Return what a page's one block with some text in it holds."""
+    [found] = [block.text for block in blocks((PROJECT_ROOT / page).read_text()) if text in block.text]
+    return found
+
+
 def runs(block: Block) -> bool:
     """Tell whether a block is something that a reader runs."""
     return block.kind.split(" ")[0] in {"sh", "python"}

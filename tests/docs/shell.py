@@ -7,22 +7,39 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from engarde.embedded.paths import PROJECT_ROOT
 from tests.docs.pages import Block
 
 PROBLEM = re.compile(r'"status":(\d{3}),"detail"')
-PROMISED = re.compile(r"# (4\d\d)\b")
-FAILED = re.compile(r"^@@guide failed (\d+): (.*)$", re.MULTILINE)
+BROKEN = re.compile(r"^5\d\d$", re.MULTILINE)  # what `-w '%{http_code}'` prints
+PROMISED = re.compile(r"# ([1-5]\d\d)(?: [a-z_]+)?(?=[:;,]|$)", re.MULTILINE)  # not `# 503 when PostgreSQL is away`
+ANSWER = re.compile(r"@@guide answer (\d{3})$|^(\d{3})$", re.MULTILINE)
+FAILED = re.compile(r"@@guide failed (\d+) in (.*)@@guide: (.*)$", re.MULTILINE)
 SAVED_AS = re.compile(r"saved as `([^`]+)`")
 MARK = "@@guide"
 STAYS = "stays"  # behind the fence: `sh stays` is a program that runs until it is stopped, in a terminal of its own
 PORT = re.compile(r"--port (\d+)")
+OURS = ("ZERODB_", "BIGQUERY_", "PG")
+# Tells of each failed command, and which line of the script had it run: of a function's, the line that calls it.
+TELL = rf"""
+set -E
+guide_failed() {{ echo "{MARK} failed $1 in $(sed -n "${{!#}}p" <<< "$BASH_EXECUTION_STRING"){MARK}: $2"; }}
+trap 'guide_failed $? "$BASH_COMMAND" "$LINENO" "${{BASH_LINENO[@]}}"' ERR
+"""
+CURLRC = f'write-out = "%{{stderr}}{MARK} answer %{{http_code}}\\n"\n'  # for calls without a `-w` of their own
+
+
+def readers(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a reader's shell has of an environment: nothing of the services that the tests themselves use."""
+    return {name: value for name, value in environment.items() if not name.startswith(OURS)}
 
 
 def script_of(blocks: Sequence[Block]) -> str:
     """Return the blocks as one script that says where each begins, and which commands fail."""
-    parts = ["set -E", f"trap 'echo \"{MARK} failed $?: $BASH_COMMAND\"' ERR"]
+    parts = [TELL]
     for number, block in enumerate(blocks):
         parts += [f'echo; echo "{MARK} block {number}"', *_commands(block)]
     return "\n".join([*parts, f'echo; echo "{MARK} end"', ""])
@@ -45,19 +62,20 @@ def run(blocks: Sequence[Block], *, environment: Mapping[str, str], port: int, s
     Raises:
         subprocess.TimeoutExpired: it took longer.
     """
-    process = subprocess.Popen(
-        ["bash", "-c", script_of(blocks).replace("127.0.0.1:8000", f"127.0.0.1:{port}")],
-        env={**environment, "PORT": str(port)},
-        cwd=PROJECT_ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    with ThreadPoolExecutor(1) as reader:
+    with TemporaryDirectory() as home, ThreadPoolExecutor(1) as reader:
+        Path(home, ".curlrc").write_text(CURLRC)
+        process = subprocess.Popen(
+            ["bash", "-c", script_of(blocks).replace("127.0.0.1:8000", f"127.0.0.1:{port}")],
+            env={**environment, "PORT": str(port), "CURL_HOME": home},
+            cwd=PROJECT_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        assert process.stdout is not None
         output = reader.submit(process.stdout.read)
         try:
             process.wait(timeout=seconds)
@@ -75,10 +93,13 @@ def surprises(block: Block, printed: str) -> list[str]:
     page = block.text + block.said
     found = [
         f"exit code {code}: {command}"
-        for code, command in FAILED.findall(printed)
-        if f"({code})" not in page and f"exit code {code}" not in page
+        for code, line, command in FAILED.findall(printed)
+        if not re.search(rf"#.*(exit code {code}\b|\({code}\))", line)
     ]
-    found += [f"an answer {status}" for status in PROBLEM.findall(printed) if status not in page]
-    found += [f"no answer {status}" for status in PROMISED.findall(block.text) if status not in printed]
+    statuses = [*PROBLEM.findall(printed), *BROKEN.findall(printed)]
+    found += [f"an answer {status}" for status in statuses if status not in page]
+    answers = iter([told or shown for told, shown in ANSWER.findall(printed)])
+    # `in` goes on behind what it finds, so they have to come in the page's order.
+    found += [f"no answer {status}" for status in PROMISED.findall(block.text) if status not in answers]
     found += ["a traceback"] * ("Traceback (most recent call last)" in printed)
     return list(dict.fromkeys(found))  # a failure inside a function is told twice

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engarde.embedded import remembered
 from tests.docs import links, pages, shell
 
 PAGE = """# A page: what `it` *does*
@@ -52,6 +53,20 @@ def test_a_page_that_no_index_names_is_found(tmp_path: Path) -> None:
         (REFUSAL, "", ["an answer 409"]),
         (REFUSAL, "409 is what it says", []),
         ("echo fine # 409", "", ["no answer 409"]),
+        ("echo 204 # 204: gone", "", []),
+        ("echo 200 # 204; gone", "", ["no answer 204"]),
+        ("echo 404 # 404\necho 200 # 200", "", []),
+        ("echo 200 # 404\necho 404 # 200", "", ["no answer 200"]),
+        ("echo 2044 # 204", "", ["no answer 204"]),
+        ("echo fine # 503 when it is away", "", []),
+        ("echo $((500 + 3))", "", ["an answer 503"]),
+        ("echo 503 # 503", "", []),
+        ("echo $((500 + 3))", "503\n", []),
+        ("sh -c 'exit 1' # exit code 1\nfalse", "", ["exit code 1: false"]),
+        ("sh -c 'exit 52' # curl: (52) Empty reply", "", []),
+        ("echo 'sleep(1)'; false", "exit code 1", ["exit code 1: false"]),
+        ("fails() { return 3; }\nfails # exit code 3", "", []),
+        ("fails() { return 3; } # exit code 3\nfails", "", ["exit code 3: return 3"]),
         ("python3 -c 'raise ValueError'", "", ["exit code 1: python3 -c 'raise ValueError'", "a traceback"]),
         ("inside() { false; echo; }; inside", "", ["exit code 1: false"]),
     ],
@@ -60,6 +75,22 @@ def test_what_a_page_does_not_say_is_a_surprise(command: str, said: str, surpris
     block = pages.Block(1, "sh", f"{command}\n", "", said)
     [printed] = shell.run([block], environment=os.environ, port=1, seconds=20)
     assert shell.surprises(block, printed) == surprises
+
+
+def test_the_status_of_every_call_is_told(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("Text without a newline")
+    port = remembered.free_port()
+    there = f"http://127.0.0.1:{port}/there"
+    calls = f"""
+cd {tmp_path}; python3 -m http.server --bind 127.0.0.1 {port} 2> log &
+until (echo > /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.1; done
+curl -s {there} # 200
+NOTHING=$(curl -s {there}/not) # 404: nothing
+curl -s {there} -o copy -w '%{{http_code}}\\n' # 201
+"""
+    block = pages.Block(1, "sh", calls, "")
+    [printed] = shell.run([block], environment=os.environ, port=1, seconds=20)
+    assert shell.surprises(block, printed) == ["no answer 201"]
 
 
 def test_blocks_share_a_shell_python_is_run_and_what_stays_is_stopped() -> None:
