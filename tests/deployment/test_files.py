@@ -2,10 +2,14 @@
 
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from django.conf import settings
@@ -28,6 +32,27 @@ def queues(command: str) -> list[str]:
 def routed() -> set[str]:
     routes = settings.CELERY_TASK_ROUTES.values()
     return {settings.CELERY_TASK_DEFAULT_QUEUE, *(route["queue"] for route in routes)}
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not shutil.which("npm"), reason="npm, which brings the schema, is not on this machine")
+def test_compose_is_what_the_compose_specification_allows(tmp_path: Path) -> None:
+    """By the specification's own JSON schema, which comes with a linter that is kept up to date with it."""
+    install = [
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--loglevel=error",
+        "--prefix",
+        str(tmp_path),
+        "dclint@3.1.0",
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    schema = json.loads((tmp_path / "node_modules/dclint/schemas/compose.schema.json").read_text())
+
+    assert list(jsonschema.Draft7Validator(schema).iter_errors({"services": {"web": {"comand": "x"}}}))
+    assert list(jsonschema.Draft7Validator(schema).iter_errors(compose())) == []
 
 
 def test_compose_names_every_process() -> None:
