@@ -47,9 +47,7 @@ CHECK_SECONDS = 2.0
 SAFE_METHODS = ("GET", "HEAD")
 FRUGAL_PING_SECONDS = 300.0
 KEPT_SECONDS = 2.0
-LONGER_KEPT = {"zerodb": 15.0, "bigquery": 15.0}
-"""What was found is told again for so long, as askers need no credentials: longer where each look is a call of somebody
-else's service, but only while that is well, so that its return is seen at once."""
+"""What was found is told again for so long: whoever asks needs no credentials, and each look costs a call of every part."""
 
 
 def check_postgres() -> str:
@@ -176,13 +174,12 @@ class Checker:
     def _ask(self, name: str, *, anew: bool) -> "Future[str]":
         with self._lock:
             asked = self._asked.get(name)
-            if asked is None or (asked.done() and (anew or self._is_old(name, asked.result()))):
+            if asked is None or (asked.done() and (anew or self._is_old(name))):
                 asked = self._asked[name] = self._pool.submit(self._check, name)
             return asked
 
-    def _is_old(self, name: str, state: str) -> bool:
-        kept = LONGER_KEPT.get(name, KEPT_SECONDS) if state == "ok" else KEPT_SECONDS
-        return time.monotonic() - self._ended[name] >= kept
+    def _is_old(self, name: str) -> bool:
+        return time.monotonic() - self._ended[name] >= KEPT_SECONDS
 
     def _check(self, name: str) -> str:
         try:

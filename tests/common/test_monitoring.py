@@ -25,7 +25,7 @@ DASHBOARD = json.loads((ROOT / "deploy/grafana/engarde.json").read_text())
 RULES_FILE = str(ROOT / "deploy/prometheus/alerts.yml")
 GROUPS = yaml.safe_load(Path(RULES_FILE).read_text())["groups"]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
-CASES = str(Path(__file__).with_name("alerts_test.yml"))
+CASES = [str(Path(__file__).with_name(name)) for name in ("alerts_test.yml", "alerts_weeks_test.yml")]
 PROMTOOL = shutil.which("promtool")  # of Debian's package prometheus
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 SELECTOR = re.compile(r"(engarde_\w+)(?:\{([^}]*)\})?")
@@ -151,7 +151,7 @@ def test_routes_that_an_alert_leaves_out_are_there() -> None:
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
-@pytest.mark.parametrize("arguments", [["check", "rules", RULES_FILE], ["test", "rules", CASES]])
+@pytest.mark.parametrize("arguments", [["check", "rules", RULES_FILE], ["test", "rules", *CASES]])
 def test_prometheus_takes_the_rules_and_they_fire_when_they_should(arguments: list[str]) -> None:
     done = subprocess.run([str(PROMTOOL), *arguments], capture_output=True, text=True, check=False)
 
