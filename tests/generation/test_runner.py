@@ -93,30 +93,25 @@ def test_a_prompt_that_topics_make_too_long_is_refused(studio: Person) -> None:
     assert answer.json()["errors"][0]["code"] == "max_length"
 
 
-def test_what_others_wrote_is_kept_when_the_key_is_refused(studio: Person, provider: Provider) -> None:
+def test_what_others_wrote_is_kept_when_the_key_is_refused(
+    studio: Person, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job_id = start(studio, 12, concurrency=4)
     provider.behave(latency=0.3)
-    stopped: list[bool] = []
     original = claims.step
 
-    def refuse_from_the_second_on(**arguments: Any) -> claims.Step:
+    def refuse_once_something_is_stored(**arguments: Any) -> claims.Step:
         found = original(**arguments)
-        if found.claimed and not stopped:
-            stopped.append(True)
-        elif found.claimed and len(stopped) == 1:
-            stopped.append(True)
+        if any(outcome.text for outcome in arguments["outcomes"]):
             provider.behave(keys={"sk-test-0123456789abcdef": "revoked"})
         return found
 
-    claims.step = refuse_from_the_second_on
-    try:
-        work(studio, job_id)
-    finally:
-        claims.step = original
+    monkeypatch.setattr(claims, "step", refuse_once_something_is_stored)
+    work(studio, job_id)
 
     job = job_of(studio, job_id)
     assert (job["status"], job["error_code"]) == ("failed", "llm_key_invalid")
-    assert job["progress"] == answered(provider)
+    assert 1 <= job["progress"] <= answered(provider)  # calls that are under way as the job fails are broken off
     assert_sums(studio, job_id)
 
 
