@@ -14,6 +14,10 @@ from tests.bench.measure import Row
 if TYPE_CHECKING:
     from tests.bench.report import Measured
 
+GROUPS = (
+    *("http", "quota", "generation", "migration"),
+    *("backup", "backup-memory", "backup-load", "backup-scenarios", "large"),
+)
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
     "THROTTLE_TENANT": "off",
@@ -26,12 +30,7 @@ def main() -> int:
     """Run the benchmarks and print the table, or make a page from what was measured before."""
     options = _options()
     if options.merge:
-        from tests.bench import report
-
-        try:
-            report.write_page(options.page, *report.put_together(options.merge))
-        except (OSError, ValueError, KeyError) as error:
-            sys.exit(f"No page is made: {error}")
+        _merge(options)
         return 0
     with tempfile.TemporaryDirectory(prefix="engarde-bench-") as folder:
         for name in session.OWN_SERVICE.values():
@@ -42,6 +41,19 @@ def main() -> int:
             _prepare()
             _measure(options)
     return 0
+
+
+def _merge(options: argparse.Namespace) -> None:
+    import django
+
+    os.environ.update(SETTINGS)
+    django.setup()
+    from tests.bench import report
+
+    try:
+        report.write_page(options.page, *report.put_together(options.merge))
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"No page is made: {error}")
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -90,9 +102,11 @@ def _options() -> argparse.Namespace:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="measure nothing: make the --page from reports of parts of the table, such as of several --only",
+        help="measure nothing: make the --page from reports of parts of the table, such as of several --only, or of the scenarios",
     )
-    parser.add_argument("--only", default="", help="only the groups with this in their name")
+    parser.add_argument(
+        "--only", type=_names, default=GROUPS, metavar="NAME[,NAME]", help=f"only these groups of {', '.join(GROUPS)}"
+    )
     parser.add_argument("--items", type=int, default=1_000_000, help="items of the large tenant")
     parser.add_argument("--backup-items", type=int, default=20_000, help="items that are backed up and restored")
     parser.add_argument("--full", action="store_true", help="measure a restore's memory at 200,000 items, too")
@@ -102,6 +116,13 @@ def _options() -> argparse.Namespace:
     if options.runs < 1:
         parser.error("--runs is 1 or more.")
     return options
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in GROUPS]:
+        raise argparse.ArgumentTypeError(f"there is no group {', '.join(unknown)}")
+    return names
 
 
 def _prepare() -> None:
@@ -119,9 +140,9 @@ def _rows(options: argparse.Namespace, run: int) -> Iterator[Row]:
     from tests.bench import groups
 
     known = groups.all_groups(options.items, options.backup_items, full=options.full)
-    for name, group in known.items():
-        if options.only in name and (run == 0 or name not in groups.ONCE):
-            yield from group()
+    for name in options.only:
+        if run == 0 or name not in groups.ONCE:
+            yield from known[name]()
 
 
 def _shown(row: Row, *, as_json: bool) -> Row:

@@ -60,7 +60,11 @@ def scenarios(items: int) -> Iterator[Row]:
     """Play the six disasters through, each on throw-away data of its own."""
     manage = [sys.executable, str(PROJECT_ROOT / "manage.py"), "test_dr_scenario", "all", "--json"]
     seconds = SCENARIOS * (LEAST_SECONDS + items * SECONDS_AN_ITEM)
-    report = _run([*manage, "--items", str(items)], seconds=seconds, is_strict=False)
+    yield from rows_of(_run([*manage, "--items", str(items)], seconds=seconds, is_strict=False))
+
+
+def rows_of(report: dict[str, Any]) -> Iterator[Row]:
+    """Return the rows of what `test_dr_scenario all --report FILE` wrote."""
     for one in report["scenarios"]:
         is_whole = one["ok"] and not one["lost"] and not one["mismatched"]
         error = f"; {one['error']}" if one.get("error") else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.bench import backup_apart
 from tests.bench.growth import Curve
 from tests.bench.measure import Row
 
@@ -108,6 +109,9 @@ def as_json(rows: Sequence[Measured], facts: Mapping[str, str], curves: Sequence
 def put_together(paths: Sequence[Path]) -> tuple[list[Measured], dict[str, str], list[Curve]]:
     """Return rows, machine and curves of reports in the order given; of a row measured twice the later one is taken.
 
+    Args:
+        paths: of what `--report` wrote, here or for `test_dr_scenario`.
+
     Raises:
         ValueError: they were measured on different machines.
     """
@@ -116,6 +120,9 @@ def put_together(paths: Sequence[Path]) -> tuple[list[Measured], dict[str, str],
     facts: dict[str, str] = {}
     for path in paths:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if "scenarios" in found:
+            rows |= {row.name: Measured(row, 1, None, None) for row in backup_apart.rows_of(found)}
+            continue
         facts = _same_machine(facts, found["machine"])
         rows |= {one["name"]: _measured(one) for one in found["rows"]}
         curves |= {one["name"]: Curve(**one) for one in found["curves"]}
