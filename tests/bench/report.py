@@ -73,12 +73,13 @@ def machine() -> dict[str, str]:
     with connection.cursor() as cursor:
         cursor.execute("SHOW server_version")
         [postgres] = cursor.fetchone()
+    kernel = platform.release().partition("-")[0]
     return {
         "measured": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _commit(),
         "processor": f"{os.cpu_count()} x {_processor()}",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1024**3:.0f} GB",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}, PostgreSQL {postgres}",
+        "system": f"{platform.system()} {kernel}, Python {platform.python_version()}, PostgreSQL {postgres}",
         "services": "embedded, on the same machine as the load",
     }
 
