@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from content import documents, spool
 from content.stores.base import DocumentStore, NotAsked, StoreRejected
 from content.stores.budget import BudgetSpent
+from content.webhooks import sender
 from dr import archives
 from dr import queries as backup_queries
 from dr import states as backup_states
@@ -283,18 +284,11 @@ ORDER BY scheduled_at LIMIT 1"""
 MAIL = "SELECT next_attempt_at FROM accounts_mail ORDER BY next_attempt_at LIMIT 1"
 # By hops from webhook to webhook, as the sender looks for work. A slow receiver's deliveries may be due for hours while others
 # of its are on their way, and those have a lease that ends later than now: so only webhooks count of which all are due.
-WEBHOOKS = """
-WITH RECURSIVE waiting (webhook_id) AS (
-    (SELECT webhook_id FROM content_webhook_deliveries WHERE status = 'pending' ORDER BY webhook_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT next.webhook_id FROM content_webhook_deliveries AS next
-            WHERE next.status = 'pending' AND next.webhook_id > waiting.webhook_id ORDER BY next.webhook_id LIMIT 1)
-    FROM waiting WHERE waiting.webhook_id IS NOT NULL
-), looked_at AS (SELECT webhook_id FROM waiting WHERE webhook_id IS NOT NULL LIMIT 10000)
+WEBHOOKS = f"""{sender.WAITING}, looked_at AS (SELECT webhook_id FROM waiting WHERE webhook_id IS NOT NULL LIMIT 10000)
 SELECT min(due.first) FROM looked_at CROSS JOIN LATERAL (
     SELECT min(next_attempt_at) AS first, max(next_attempt_at) AS last FROM content_webhook_deliveries AS delivery
     WHERE delivery.webhook_id = looked_at.webhook_id AND delivery.status = 'pending'
-) AS due WHERE due.last < now()"""
+) AS due WHERE due.last < now()"""  # noqa: S608 -- put together from constants
 OVERDUE = {
     "publish_overdue_seconds": ("How long the earliest scheduled item has been due.", PUBLISHING),
     "mail_oldest_seconds": ("How long the mail that is due for longest has been due.", MAIL),

@@ -49,14 +49,15 @@ GONE = 410
 SWITCHED_OFF = "The webhook is switched off."
 
 # The webhooks with something pending are found by hops through the index, whatever the number of deliveries.
-CLAIM = """
+WAITING = """
 WITH RECURSIVE waiting (webhook_id) AS (
     (SELECT webhook_id FROM content_webhook_deliveries WHERE status = 'pending' ORDER BY webhook_id LIMIT 1)
     UNION ALL
     SELECT (SELECT next.webhook_id FROM content_webhook_deliveries AS next
             WHERE next.status = 'pending' AND next.webhook_id > waiting.webhook_id ORDER BY next.webhook_id LIMIT 1)
     FROM waiting WHERE waiting.webhook_id IS NOT NULL
-), due AS (
+)"""
+CLAIM = f"""{WAITING}, due AS (
     SELECT one.id, one.next_attempt_at, hook.tenant_id,
            row_number() OVER (PARTITION BY hook.tenant_id ORDER BY one.next_attempt_at)
            + (SELECT count(*) FROM unnest(%(busy_tenants)s::uuid[]) AS busy (id) WHERE busy.id = hook.tenant_id) AS turn
@@ -77,7 +78,7 @@ WITH RECURSIVE waiting (webhook_id) AS (
 )
 UPDATE content_webhook_deliveries AS delivery SET attempts = attempts + 1, next_attempt_at = %(lease_end)s
 FROM chosen WHERE delivery.id = chosen.id
-RETURNING delivery.id"""
+RETURNING delivery.id"""  # noqa: S608 -- put together from constants
 SETTLE = """
 UPDATE content_webhook_deliveries
 SET status = %s, response_status = %s, last_error = %s, next_attempt_at = coalesce(%s, next_attempt_at), finished_at = %s
