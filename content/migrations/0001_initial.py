@@ -124,6 +124,50 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_storage_metadata",
+                "indexes": [
+                    models.Index(
+                        models.F("tenant"),
+                        models.OrderBy(models.F("created_at"), descending=True),
+                        models.OrderBy(models.F("id"), descending=True),
+                        condition=models.Q(("deleted_at", None)),
+                        name="content_newest",
+                    ),
+                    models.Index(models.F("tenant"), models.F("brand"), name="content_by_brand"),
+                    models.Index(
+                        models.F("scheduled_at"),
+                        condition=models.Q(("deleted_at", None), ("status", "scheduled")),
+                        name="content_due",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="content_of_tenant"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "content_type__in",
+                                ["post", "story", "ad", "article", "tweet", "image", "video", "carousel", "reel"],
+                            )
+                        ),
+                        name="content_type_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("status__in", ["draft", "scheduled", "published", "archived"])),
+                        name="content_status_known",
+                    ),
+                    models.CheckConstraint(condition=models.Q(("version__gte", 1)), name="content_version_from_one"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("status", "scheduled"), _negated=True),
+                            ("scheduled_at__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="content_scheduled_has_time",
+                    ),
+                    engarde.common.constraints.TenantForeignKey(
+                        column="brand_id", name="content_brand_of_tenant", to="accounts.Brand"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="content_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -181,6 +225,21 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_versions",
+                "indexes": [
+                    models.Index(models.F("tenant"), models.F("content"), models.F("version"), name="version_by_tenant")
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("change_type__in", ["create", "update", "publish", "archive", "delete", "restore"])
+                        ),
+                        name="version_change_type_known",
+                    ),
+                    engarde.common.constraints.TenantForeignKey(
+                        column="content_id", name="version_of_tenants_content", to="content.ContentItem"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="version_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -222,113 +281,17 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_body_spool",
-            },
-        ),
-        migrations.AddIndex(
-            model_name="contentitem",
-            index=models.Index(
-                models.F("tenant"),
-                models.OrderBy(models.F("created_at"), descending=True),
-                models.OrderBy(models.F("id"), descending=True),
-                condition=models.Q(("deleted_at", None)),
-                name="content_newest",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="contentitem",
-            index=models.Index(models.F("tenant"), models.F("brand"), name="content_by_brand"),
-        ),
-        migrations.AddIndex(
-            model_name="contentitem",
-            index=models.Index(
-                models.F("scheduled_at"),
-                condition=models.Q(("deleted_at", None), ("status", "scheduled")),
-                name="content_due",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="contentitem",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="content_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="contentitem",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    (
-                        "content_type__in",
-                        ["post", "story", "ad", "article", "tweet", "image", "video", "carousel", "reel"],
+                "indexes": [
+                    models.Index(
+                        models.F("next_attempt_at"), condition=models.Q(("uploaded_at", None)), name="spool_due"
                     )
-                ),
-                name="content_type_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="contentitem",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("status__in", ["draft", "scheduled", "published", "archived"])),
-                name="content_status_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="contentitem",
-            constraint=models.CheckConstraint(condition=models.Q(("version__gte", 1)), name="content_version_from_one"),
-        ),
-        migrations.AddConstraint(
-            model_name="contentitem",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("status", "scheduled"), _negated=True), ("scheduled_at__isnull", False), _connector="OR"
-                ),
-                name="content_scheduled_has_time",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="contentitem",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="brand_id", name="content_brand_of_tenant", to="accounts.Brand"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="contentitem",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="content_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="contentversion",
-            index=models.Index(models.F("tenant"), models.F("content"), models.F("version"), name="version_by_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="contentversion",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("change_type__in", ["create", "update", "publish", "archive", "delete", "restore"])
-                ),
-                name="version_change_type_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="contentversion",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="content_id", name="version_of_tenants_content", to="content.ContentItem"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="contentversion",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="version_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="spooleddocument",
-            index=models.Index(
-                models.F("next_attempt_at"), condition=models.Q(("uploaded_at", None)), name="spool_due"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="spooleddocument",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="content_id", name="spool_of_tenants_content", to="content.ContentItem"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="spooleddocument",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="spool_row_security"),
+                ],
+                "constraints": [
+                    engarde.common.constraints.TenantForeignKey(
+                        column="content_id", name="spool_of_tenants_content", to="content.ContentItem"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="spool_row_security"),
+                ],
+            },
         ),
     ]

@@ -2,11 +2,11 @@
 
 import django.contrib.postgres.fields
 import django.contrib.postgres.indexes
+import django.contrib.postgres.operations
 import django.contrib.postgres.search
 import django.db.models.deletion
 import django.db.models.functions.datetime
 import uuid_utils.compat
-from django.contrib.postgres.operations import BtreeGinExtension
 from django.db import migrations, models
 
 import engarde.common.constraints
@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        BtreeGinExtension(),
+        django.contrib.postgres.operations.BtreeGinExtension(),
         migrations.RemoveIndex(
             model_name="contentitem",
             name="content_by_brand",
@@ -148,6 +148,19 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_media_blobs",
+                "indexes": [
+                    models.Index(
+                        models.F("unused_since"),
+                        condition=models.Q(("unused_since__isnull", False)),
+                        name="blob_unused",
+                    )
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="blob_of_tenant"),
+                    models.UniqueConstraint(fields=("tenant", "sha256"), name="blob_once_a_tenant"),
+                    models.CheckConstraint(condition=models.Q(("size_bytes__gte", 0)), name="blob_size_not_negative"),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="blob_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -201,6 +214,32 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_media",
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="media_of_tenant"),
+                    models.CheckConstraint(
+                        condition=models.Q(("file_type__in", ["image", "video", "audio", "document", "other"])),
+                        name="media_type_known",
+                    ),
+                    models.CheckConstraint(condition=models.Q(("size_bytes__gte", 0)), name="media_size_not_negative"),
+                    engarde.common.constraints.TenantForeignKey(
+                        column="blob_id", name="media_blob_of_tenant", to="content.Blob"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="media_row_security"),
+                ],
+                "indexes": [
+                    models.Index(
+                        models.F("tenant"),
+                        models.OrderBy(models.F("created_at"), descending=True),
+                        models.OrderBy(models.F("id"), descending=True),
+                        name="media_newest",
+                    ),
+                    models.Index(
+                        models.F("tenant"),
+                        models.F("content_id"),
+                        condition=models.Q(("content_id__isnull", False)),
+                        name="media_of_item",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -243,6 +282,15 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_media_uses",
+                "constraints": [
+                    engarde.common.constraints.TenantForeignKey(
+                        column="content_id", name="media_use_of_tenants_content", to="content.ContentItem"
+                    ),
+                    engarde.common.constraints.TenantForeignKey(
+                        column="media_id", name="media_use_of_tenants_media", to="content.Media"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="media_use_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -268,6 +316,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_media_uploads",
+                "indexes": [models.Index(models.F("started_at"), name="upload_oldest")],
+                "constraints": [engarde.common.constraints.RowSecurity(column="tenant_id", name="upload_row_security")],
             },
         ),
         migrations.CreateModel(
@@ -301,6 +351,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_tags",
+                "constraints": [
+                    engarde.common.constraints.TenantForeignKey(
+                        column="content_id", name="tag_of_tenants_content", to="content.ContentItem"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="tag_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -334,6 +390,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_platforms",
+                "constraints": [
+                    engarde.common.constraints.TenantForeignKey(
+                        column="content_id", name="platform_of_tenants_content", to="content.ContentItem"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="platform_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -356,6 +418,11 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_search",
+                "indexes": [
+                    django.contrib.postgres.indexes.GinIndex(
+                        models.F("tenant_id"), models.F("words"), name="content_search_words"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
@@ -390,6 +457,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_indexed_brands",
+                "constraints": [
+                    engarde.common.constraints.TenantForeignKey(
+                        column="brand_id", name="indexed_brand_of_tenant", to="accounts.Brand"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="indexed_brand_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -422,6 +495,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_record_spool",
+                "indexes": [models.Index(models.F("next_attempt_at"), name="record_spool_due")],
+                "constraints": [
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="record_spool_row_security")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -464,6 +541,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_webhooks",
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="webhook_of_tenant"),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="webhook_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -530,186 +611,32 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name_plural": "deliveries",
                 "db_table": "content_webhook_deliveries",
+                "indexes": [
+                    models.Index(
+                        models.F("webhook"),
+                        models.F("next_attempt_at"),
+                        condition=models.Q(("status", "pending")),
+                        name="delivery_due",
+                    ),
+                    models.Index(
+                        models.F("finished_at"),
+                        condition=models.Q(("finished_at__isnull", False)),
+                        name="delivery_finished",
+                    ),
+                    models.Index(
+                        models.F("tenant"),
+                        models.F("webhook"),
+                        models.OrderBy(models.F("created_at"), descending=True),
+                        models.OrderBy(models.F("id"), descending=True),
+                        name="delivery_newest",
+                    ),
+                ],
+                "constraints": [
+                    engarde.common.constraints.TenantForeignKey(
+                        column="webhook_id", name="delivery_of_tenants_webhook", to="content.Webhook"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="delivery_row_security"),
+                ],
             },
-        ),
-        migrations.AddIndex(
-            model_name="searchentry",
-            index=django.contrib.postgres.indexes.GinIndex(
-                models.F("tenant_id"), models.F("words"), name="content_search_words"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="spooledrecord",
-            index=models.Index(models.F("next_attempt_at"), name="record_spool_due"),
-        ),
-        migrations.AddConstraint(
-            model_name="spooledrecord",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="record_spool_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="blob",
-            index=models.Index(
-                models.F("unused_since"), condition=models.Q(("unused_since__isnull", False)), name="blob_unused"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="blob",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="blob_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="blob",
-            constraint=models.UniqueConstraint(fields=("tenant", "sha256"), name="blob_once_a_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="blob",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("size_bytes__gte", 0)), name="blob_size_not_negative"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="blob",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="blob_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="indexedbrand",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="brand_id", name="indexed_brand_of_tenant", to="accounts.Brand"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="indexedbrand",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="indexed_brand_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="media",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="media_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="media",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("file_type__in", ["image", "video", "audio", "document", "other"])),
-                name="media_type_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="media",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("size_bytes__gte", 0)), name="media_size_not_negative"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="media",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="blob_id", name="media_blob_of_tenant", to="content.Blob"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="media",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="media_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="media",
-            index=models.Index(
-                models.F("tenant"),
-                models.OrderBy(models.F("created_at"), descending=True),
-                models.OrderBy(models.F("id"), descending=True),
-                name="media_newest",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="media",
-            index=models.Index(
-                models.F("tenant"),
-                models.F("content_id"),
-                condition=models.Q(("content_id__isnull", False)),
-                name="media_of_item",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="mediause",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="content_id", name="media_use_of_tenants_content", to="content.ContentItem"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="mediause",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="media_id", name="media_use_of_tenants_media", to="content.Media"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="mediause",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="media_use_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="platform",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="content_id", name="platform_of_tenants_content", to="content.ContentItem"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="platform",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="platform_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="tag",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="content_id", name="tag_of_tenants_content", to="content.ContentItem"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="tag",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="tag_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="upload",
-            index=models.Index(models.F("started_at"), name="upload_oldest"),
-        ),
-        migrations.AddConstraint(
-            model_name="upload",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="upload_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="webhook",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="webhook_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="webhook",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="webhook_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                models.F("webhook"),
-                models.F("next_attempt_at"),
-                condition=models.Q(("status", "pending")),
-                name="delivery_due",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                models.F("finished_at"), condition=models.Q(("finished_at__isnull", False)), name="delivery_finished"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                models.F("tenant"),
-                models.F("webhook"),
-                models.OrderBy(models.F("created_at"), descending=True),
-                models.OrderBy(models.F("id"), descending=True),
-                name="delivery_newest",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="delivery",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="webhook_id", name="delivery_of_tenants_webhook", to="content.Webhook"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="delivery",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="delivery_row_security"),
         ),
     ]

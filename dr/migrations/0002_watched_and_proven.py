@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 import django.contrib.postgres.fields
-import django.db.models.deletion
 import django.db.models.functions.datetime
 import uuid_utils.compat
 from django.db import migrations, models
@@ -70,6 +69,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "dr_drills",
+                "indexes": [models.Index(models.OrderBy(models.F("started_at"), descending=True), name="drill_newest")],
+                "constraints": [engarde.common.constraints.RowSecurity(column="tenant_id", name="drill_row_security")],
             },
         ),
         migrations.CreateModel(
@@ -97,6 +98,18 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "dr_erasures",
+                "indexes": [
+                    models.Index(models.OrderBy(models.F("requested_at"), descending=True), name="erasure_newest")
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("finished_at", None)),
+                        fields=("tenant_id", "content_id"),
+                        name="one_erasure_at_a_time",
+                        nulls_distinct=False,
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="erasure_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -139,6 +152,23 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "dr_findings",
+                "indexes": [
+                    models.Index(
+                        models.F("tenant_id"),
+                        models.OrderBy(models.F("found_at"), descending=True),
+                        name="finding_newest",
+                    )
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("tier__in", ["postgres", "spool", "zerodb", "bigquery", "media"])),
+                        name="finding_tier_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["mismatched", "missing", "extra"])), name="finding_kind_known"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="finding_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -160,6 +190,24 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name_plural": "media copies",
                 "db_table": "dr_media_copies",
+                "indexes": [
+                    models.Index(
+                        models.F("next_try_at"), condition=models.Q(("copied_at", None)), name="media_copy_due"
+                    ),
+                    models.Index(
+                        models.F("checked_at"),
+                        condition=models.Q(("copied_at__isnull", False)),
+                        name="media_copy_checked",
+                    ),
+                    models.Index(
+                        models.F("unneeded_since"),
+                        condition=models.Q(("unneeded_since__isnull", False)),
+                        name="media_copy_unneeded",
+                    ),
+                ],
+                "constraints": [
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="media_copy_row_security")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -187,6 +235,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "dr_restores",
+                "indexes": [
+                    models.Index(models.OrderBy(models.F("started_at"), descending=True), name="restore_newest")
+                ],
+                "constraints": [
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="restore_row_security")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -214,6 +268,13 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "dr_runs",
+                "indexes": [
+                    models.Index(
+                        models.OrderBy(models.F("started_at"), descending=True),
+                        models.OrderBy(models.F("id"), descending=True),
+                        name="run_newest",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
@@ -239,6 +300,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "dr_verifications",
+                "indexes": [
+                    models.Index(models.OrderBy(models.F("started_at"), descending=True), name="verification_newest")
+                ],
+                "constraints": [
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="verification_row_security")
+                ],
             },
         ),
         migrations.AlterModelOptions(
@@ -337,99 +404,5 @@ class Migration(migrations.Migration):
                 models.OrderBy(models.F("id"), descending=True),
                 name="batch_newest",
             ),
-        ),
-        migrations.AddIndex(
-            model_name="drill",
-            index=models.Index(models.OrderBy(models.F("started_at"), descending=True), name="drill_newest"),
-        ),
-        migrations.AddConstraint(
-            model_name="drill",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="drill_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="erasure",
-            index=models.Index(models.OrderBy(models.F("requested_at"), descending=True), name="erasure_newest"),
-        ),
-        migrations.AddConstraint(
-            model_name="erasure",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("finished_at", None)),
-                fields=("tenant_id", "content_id"),
-                name="one_erasure_at_a_time",
-                nulls_distinct=False,
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="erasure",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="erasure_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="mediacopy",
-            index=models.Index(models.F("next_try_at"), condition=models.Q(("copied_at", None)), name="media_copy_due"),
-        ),
-        migrations.AddIndex(
-            model_name="mediacopy",
-            index=models.Index(
-                models.F("checked_at"), condition=models.Q(("copied_at__isnull", False)), name="media_copy_checked"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="mediacopy",
-            index=models.Index(
-                models.F("unneeded_since"),
-                condition=models.Q(("unneeded_since__isnull", False)),
-                name="media_copy_unneeded",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="mediacopy",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="media_copy_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="restore",
-            index=models.Index(models.OrderBy(models.F("started_at"), descending=True), name="restore_newest"),
-        ),
-        migrations.AddConstraint(
-            model_name="restore",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="restore_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(
-                models.OrderBy(models.F("started_at"), descending=True),
-                models.OrderBy(models.F("id"), descending=True),
-                name="run_newest",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="verification",
-            index=models.Index(models.OrderBy(models.F("started_at"), descending=True), name="verification_newest"),
-        ),
-        migrations.AddConstraint(
-            model_name="verification",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="verification_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="finding",
-            index=models.Index(
-                models.F("tenant_id"), models.OrderBy(models.F("found_at"), descending=True), name="finding_newest"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="finding",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("tier__in", ["postgres", "spool", "zerodb", "bigquery", "media"])),
-                name="finding_tier_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="finding",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["mismatched", "missing", "extra"])), name="finding_kind_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="finding",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="finding_row_security"),
         ),
     ]

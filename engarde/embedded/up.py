@@ -144,13 +144,11 @@ class Platform:
 
     def _set_up(self, environ: Mapping[str, str]) -> None:
         self._say("Migrating ...")
-        self._manage(environ, "migrate", "--noinput", "--verbosity", "0")
-        for command in ("setup_zerodb", *(["setup_bigquery"] if session.backup_is_on(environ) else [])):
-            try:
-                self._manage(environ, command)
-            except StartFailed as error:
-                # The platform runs without either; the carriers catch up once it is there.
-                self._say(f"{error}\nGoing on without.")
+        report = json.loads(self._manage(environ, "release", "--json", "--wait", "0"))
+        for part, state in report.items():
+            if state.startswith("failed"):
+                # The platform runs without ZeroDB and BigQuery; the carriers catch up once they are there.
+                self._say(f"Setting up {part} {state}\nGoing on without.")
         self._login = json.loads(self._manage(environ, "ensure_staff", "--json"))
 
     def _manage(self, environ: Mapping[str, str], *arguments: str) -> str:

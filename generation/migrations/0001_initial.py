@@ -120,6 +120,52 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_generation_jobs",
+                "indexes": [
+                    models.Index(
+                        models.F("tenant"),
+                        models.OrderBy(models.F("created_at"), descending=True),
+                        models.OrderBy(models.F("id"), descending=True),
+                        name="job_newest",
+                    ),
+                    models.Index(
+                        models.F("touched_at"),
+                        condition=models.Q(("status__in", ("pending", "running"))),
+                        name="job_active",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="job_of_tenant"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "status__in",
+                                [
+                                    "pending",
+                                    "running",
+                                    "paused",
+                                    "completed",
+                                    "completed_with_errors",
+                                    "failed",
+                                    "cancelled",
+                                ],
+                            )
+                        ),
+                        name="job_status_known",
+                    ),
+                    models.CheckConstraint(condition=models.Q(("target_count__gte", 1)), name="job_has_items"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "target_count__gte",
+                                django.db.models.expressions.CombinedExpression(
+                                    models.F("completed"), "+", models.F("failed")
+                                ),
+                            )
+                        ),
+                        name="job_counts_within_target",
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="job_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -170,6 +216,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_generation_events",
+                "constraints": [
+                    engarde.common.constraints.TenantForeignKey(
+                        column="job_id", name="job_event_of_tenants_job", to="generation.Job"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="job_event_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -230,6 +282,56 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "generated item",
                 "db_table": "content_generation_items",
+                "indexes": [
+                    models.Index(
+                        models.F("job"),
+                        models.F("index"),
+                        condition=models.Q(("status", "pending")),
+                        name="job_item_pending",
+                    ),
+                    models.Index(
+                        models.F("job"),
+                        models.F("lease_until"),
+                        condition=models.Q(("status", "running")),
+                        name="job_item_running",
+                    ),
+                    models.Index(models.F("job"), models.F("status"), models.F("index"), name="job_item_by_status"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("status__in", ["pending", "running", "completed", "failed", "cancelled"])),
+                        name="job_item_status_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("content_id__isnull", False), ("status", "completed")),
+                            models.Q(models.Q(("status", "completed"), _negated=True), ("content_id__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="job_item_completed_has_content",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("status", "failed"), _negated=True),
+                            models.Q(("error_code", ""), _negated=True),
+                            _connector="OR",
+                        ),
+                        name="job_item_failed_has_error",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("lease__isnull", False), ("lease_until__isnull", False), ("status", "running")),
+                            models.Q(models.Q(("status", "running"), _negated=True), ("lease__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="job_item_running_has_lease",
+                    ),
+                    models.UniqueConstraint(fields=("content_id",), name="job_item_of_content"),
+                    engarde.common.constraints.TenantForeignKey(
+                        column="job_id", name="job_item_of_tenants_job", to="generation.Job"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="job_item_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -292,6 +394,25 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "provider key",
                 "db_table": "tenant_llm_keys",
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "provider"), name="one_llm_key_per_provider"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "provider__in",
+                                ["openai", "anthropic", "google", "deepseek", "qwen", "meta_llama", "local"],
+                            )
+                        ),
+                        name="llm_key_provider_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("status__in", ["valid", "invalid", "no_credit", "unreachable", "unchecked"])
+                        ),
+                        name="llm_key_status_known",
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="llm_key_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -364,177 +485,17 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "provider key event",
                 "db_table": "tenant_llm_key_events",
+                "indexes": [
+                    models.Index(
+                        models.F("tenant"),
+                        models.OrderBy(models.F("created_at"), descending=True),
+                        models.OrderBy(models.F("id"), descending=True),
+                        name="llm_key_event_newest",
+                    )
+                ],
+                "constraints": [
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="llm_key_event_row_security")
+                ],
             },
-        ),
-        migrations.AddIndex(
-            model_name="job",
-            index=models.Index(
-                models.F("tenant"),
-                models.OrderBy(models.F("created_at"), descending=True),
-                models.OrderBy(models.F("id"), descending=True),
-                name="job_newest",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="job",
-            index=models.Index(
-                models.F("touched_at"), condition=models.Q(("status__in", ("pending", "running"))), name="job_active"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="job",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="job_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="job",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    (
-                        "status__in",
-                        ["pending", "running", "paused", "completed", "completed_with_errors", "failed", "cancelled"],
-                    )
-                ),
-                name="job_status_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="job",
-            constraint=models.CheckConstraint(condition=models.Q(("target_count__gte", 1)), name="job_has_items"),
-        ),
-        migrations.AddConstraint(
-            model_name="job",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    (
-                        "target_count__gte",
-                        django.db.models.expressions.CombinedExpression(models.F("completed"), "+", models.F("failed")),
-                    )
-                ),
-                name="job_counts_within_target",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="job",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="job_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="jobevent",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="job_id", name="job_event_of_tenants_job", to="generation.Job"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="jobevent",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="job_event_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="jobitem",
-            index=models.Index(
-                models.F("job"), models.F("index"), condition=models.Q(("status", "pending")), name="job_item_pending"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="jobitem",
-            index=models.Index(
-                models.F("job"),
-                models.F("lease_until"),
-                condition=models.Q(("status", "running")),
-                name="job_item_running",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="jobitem",
-            index=models.Index(models.F("job"), models.F("status"), models.F("index"), name="job_item_by_status"),
-        ),
-        migrations.AddConstraint(
-            model_name="jobitem",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("status__in", ["pending", "running", "completed", "failed", "cancelled"])),
-                name="job_item_status_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="jobitem",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("content_id__isnull", False), ("status", "completed")),
-                    models.Q(models.Q(("status", "completed"), _negated=True), ("content_id__isnull", True)),
-                    _connector="OR",
-                ),
-                name="job_item_completed_has_content",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="jobitem",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("status", "failed"), _negated=True),
-                    models.Q(("error_code", ""), _negated=True),
-                    _connector="OR",
-                ),
-                name="job_item_failed_has_error",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="jobitem",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("lease__isnull", False), ("lease_until__isnull", False), ("status", "running")),
-                    models.Q(models.Q(("status", "running"), _negated=True), ("lease__isnull", True)),
-                    _connector="OR",
-                ),
-                name="job_item_running_has_lease",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="jobitem",
-            constraint=models.UniqueConstraint(fields=("content_id",), name="job_item_of_content"),
-        ),
-        migrations.AddConstraint(
-            model_name="jobitem",
-            constraint=engarde.common.constraints.TenantForeignKey(
-                column="job_id", name="job_item_of_tenants_job", to="generation.Job"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="jobitem",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="job_item_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="llmkey",
-            constraint=models.UniqueConstraint(fields=("tenant", "provider"), name="one_llm_key_per_provider"),
-        ),
-        migrations.AddConstraint(
-            model_name="llmkey",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("provider__in", ["openai", "anthropic", "google", "deepseek", "qwen", "meta_llama", "local"])
-                ),
-                name="llm_key_provider_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="llmkey",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("status__in", ["valid", "invalid", "no_credit", "unreachable", "unchecked"])),
-                name="llm_key_status_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="llmkey",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="llm_key_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="llmkeyevent",
-            index=models.Index(
-                models.F("tenant"),
-                models.OrderBy(models.F("created_at"), descending=True),
-                models.OrderBy(models.F("id"), descending=True),
-                name="llm_key_event_newest",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="llmkeyevent",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="llm_key_event_row_security"),
         ),
     ]

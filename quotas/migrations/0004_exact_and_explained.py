@@ -52,6 +52,37 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_quota_alerts",
+                "indexes": [
+                    models.Index(
+                        models.F("tenant"), models.OrderBy(models.F("created_at"), descending=True), name="alert_newest"
+                    ),
+                    models.Index(
+                        models.F("created_at"), condition=models.Q(("fanned_out_at", None)), name="alert_not_fanned_out"
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="alert_of_tenant"),
+                    models.CheckConstraint(
+                        condition=models.Q(("threshold__in", (70, 85, 95, 100))), name="alert_threshold_known"
+                    ),
+                    django.contrib.postgres.constraints.ExclusionConstraint(
+                        expressions=[
+                            ("tenant", "="),
+                            ("threshold", "="),
+                            (
+                                models.Func(
+                                    "created_at",
+                                    "quiet_until",
+                                    function="tstzrange",
+                                    output_field=django.contrib.postgres.fields.ranges.DateTimeRangeField(),
+                                ),
+                                "&&",
+                            ),
+                        ],
+                        name="one_alert_a_threshold_in_a_day",
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_alert_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -131,6 +162,13 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_quota_alert_targets",
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="alert_target_of_tenant"),
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["slack", "teams", "webhook"])), name="alert_target_kind_known"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_alert_target_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -158,6 +196,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_quota_daily",
+                "constraints": [
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_daily_row_security")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -210,6 +251,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_quota_generation",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("generated__gte", 0), ("reserved__gte", 0)), name="generation_not_negative"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_generation_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -224,10 +271,7 @@ class Migration(migrations.Migration):
                 ("started_at", models.DateTimeField()),
                 ("finished_at", models.DateTimeField(null=True)),
                 ("dry_run", models.BooleanField(default=False)),
-                (
-                    "of_all",
-                    models.BooleanField(default=True, help_text="Of all tenants, rather than some."),
-                ),
+                ("of_all", models.BooleanField(default=True, help_text="Of all tenants, rather than some.")),
                 ("tenants", models.PositiveIntegerField(default=0)),
                 ("drifted", models.PositiveIntegerField(default=0, help_text="Tenants whose counters were wrong.")),
                 ("failed", models.PositiveIntegerField(default=0, help_text="Tenants that could not be compared.")),
@@ -238,6 +282,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_quota_reconciliations",
+                "indexes": [
+                    models.Index(models.OrderBy(models.F("started_at"), descending=True), name="reconciliation_newest")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -269,6 +316,13 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_quota_reservations",
+                "indexes": [models.Index(models.F("tenant"), models.F("expires_at"), name="reservation_of_tenant")],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("bytes__gte", 0), ("items__gte", 0)), name="reservation_not_negative"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_reservation_row_security"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -295,6 +349,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "content_quota_usage_by_type",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("bytes__gte", 0), ("items__gte", 0)), name="quota_type_not_negative"
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_type_row_security"),
+                ],
             },
         ),
         migrations.AlterModelOptions(
@@ -353,9 +413,8 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.RunSQL(
-            "UPDATE content_quota_usage SET override_reason = 'Set before reasons were kept.' "
-            "WHERE storage_limit_override IS NOT NULL",
-            migrations.RunSQL.noop,
+            sql="UPDATE content_quota_usage SET override_reason = 'Set before reasons were kept.' WHERE storage_limit_override IS NOT NULL",
+            reverse_sql="",
         ),
         migrations.AddConstraint(
             model_name="quotausage",
@@ -402,10 +461,6 @@ class Migration(migrations.Migration):
                 to="quotas.alerttarget",
             ),
         ),
-        migrations.AddIndex(
-            model_name="reconciliation",
-            index=models.Index(models.OrderBy(models.F("started_at"), descending=True), name="reconciliation_newest"),
-        ),
         migrations.AddField(
             model_name="drift",
             name="reconciliation",
@@ -414,67 +469,6 @@ class Migration(migrations.Migration):
                 on_delete=django.db.models.deletion.CASCADE,
                 related_name="drifts",
                 to="quotas.reconciliation",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="alert",
-            index=models.Index(
-                models.F("tenant"), models.OrderBy(models.F("created_at"), descending=True), name="alert_newest"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="alert",
-            index=models.Index(
-                models.F("created_at"), condition=models.Q(("fanned_out_at", None)), name="alert_not_fanned_out"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="alert",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="alert_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="alert",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("threshold__in", (70, 85, 95, 100))), name="alert_threshold_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="alert",
-            constraint=django.contrib.postgres.constraints.ExclusionConstraint(
-                expressions=[
-                    ("tenant", "="),
-                    ("threshold", "="),
-                    (
-                        models.Func(
-                            "created_at",
-                            "quiet_until",
-                            function="tstzrange",
-                            output_field=django.contrib.postgres.fields.ranges.DateTimeRangeField(),
-                        ),
-                        "&&",
-                    ),
-                ],
-                name="one_alert_a_threshold_in_a_day",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="alert",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_alert_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="alerttarget",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="alert_target_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="alerttarget",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["slack", "teams", "webhook"])), name="alert_target_kind_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="alerttarget",
-            constraint=engarde.common.constraints.RowSecurity(
-                column="tenant_id", name="quota_alert_target_row_security"
             ),
         ),
         migrations.AddIndex(
@@ -530,20 +524,6 @@ class Migration(migrations.Migration):
                 column="tenant_id", name="quota_alert_delivery_row_security"
             ),
         ),
-        migrations.AddConstraint(
-            model_name="dailyusage",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_daily_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="monthlygeneration",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("generated__gte", 0), ("reserved__gte", 0)), name="generation_not_negative"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="monthlygeneration",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_generation_row_security"),
-        ),
         migrations.AddIndex(
             model_name="drift",
             index=models.Index(
@@ -553,31 +533,5 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="drift",
             constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_drift_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="reservation",
-            index=models.Index(models.F("tenant"), models.F("expires_at"), name="reservation_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="reservation",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("bytes__gte", 0), ("items__gte", 0)), name="reservation_not_negative"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="reservation",
-            constraint=engarde.common.constraints.RowSecurity(
-                column="tenant_id", name="quota_reservation_row_security"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="typeusage",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("bytes__gte", 0), ("items__gte", 0)), name="quota_type_not_negative"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="typeusage",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="quota_type_row_security"),
         ),
     ]

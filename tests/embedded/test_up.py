@@ -110,13 +110,17 @@ def test_it_sets_up_serves_and_stops_cleanly(start_up, project, place):
     assert "EMBEDDED_LLM=off" in welcome
     assert requests.get(f"{process.url}/health/live", timeout=5).status_code == 200
     commands = (project / "commands").read_text().splitlines()
-    assert [command.split()[0] for command in commands] == ["migrate", "setup_zerodb", "ensure_staff"], (
-        "no backup, no setup"
-    )
+    assert [command.split()[0] for command in commands] == ["release", "ensure_staff"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=12) == 0
     assert not processes_of(place)
     assert not processes_of(project)
+
+
+def test_it_goes_on_without_what_cannot_be_set_up_and_says_so(start_up, project):
+    (project / "manage.py").write_text(MANAGE.replace('"email"', '"zerodb": "failed: it refuses the key", "email"'))
+
+    assert "Setting up zerodb failed: it refuses the key\nGoing on without." in read_until(start_up(), "Stop ")
 
 
 def test_it_brings_a_killed_program_back_and_says_so(start_up, place):
@@ -138,7 +142,7 @@ def test_it_sets_up_again_after_a_service_lost_its_data(start_up, project, place
     read_until(process, "Stop ")
     shutil.rmtree(place / "redis")
     read_until(process, "setting it up anew")
-    eventually(lambda: (project / "commands").read_text().count("migrate") == 2)
+    eventually(lambda: (project / "commands").read_text().count("release") == 2)
 
 
 def test_it_starts_again_on_the_same_port_after_it_was_killed(start_up, project):

@@ -68,6 +68,14 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("email", django.db.models.functions.text.Lower(models.F("email")))),
+                        name="user_email_in_lower_case",
+                    )
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Mail",
@@ -171,6 +179,16 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "user"), name="one_membership_per_tenant_and_user"),
+                    models.CheckConstraint(
+                        condition=models.Q(("role__in", ["owner", "admin", "editor", "viewer"])),
+                        name="membership_role_known",
+                    ),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="membership_row_security"),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Brand",
@@ -195,6 +213,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="brand_of_tenant"),
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="brand_row_security"),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="ApiKey",
@@ -245,42 +269,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-        ),
-        migrations.AddConstraint(
-            model_name="user",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("email", django.db.models.functions.text.Lower(models.F("email")))),
-                name="user_email_in_lower_case",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="membership",
-            constraint=models.UniqueConstraint(fields=("tenant", "user"), name="one_membership_per_tenant_and_user"),
-        ),
-        migrations.AddConstraint(
-            model_name="membership",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("role__in", ["owner", "admin", "editor", "viewer"])), name="membership_role_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="membership",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="membership_row_security"),
-        ),
-        migrations.AddConstraint(
-            model_name="brand",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="brand_of_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="brand",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="brand_row_security"),
-        ),
-        migrations.AddIndex(
-            model_name="apikey",
-            index=models.Index(fields=["tenant", "-created_at"], name="api_key_by_tenant"),
-        ),
-        migrations.AddConstraint(
-            model_name="apikey",
-            constraint=engarde.common.constraints.RowSecurity(column="tenant_id", name="api_key_row_security"),
+            options={
+                "indexes": [models.Index(fields=["tenant", "-created_at"], name="api_key_by_tenant")],
+                "constraints": [
+                    engarde.common.constraints.RowSecurity(column="tenant_id", name="api_key_row_security")
+                ],
+            },
         ),
     ]
