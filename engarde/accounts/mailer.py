@@ -10,6 +10,7 @@ from django.db.models import F
 from django.template.loader import render_to_string
 
 from engarde.accounts import tokens
+from engarde.accounts.metrics import MAILS
 from engarde.accounts.models import Mail
 
 log = structlog.get_logger(__name__)
@@ -60,16 +61,19 @@ def _send(mail: Mail, now: datetime) -> bool:
         _postpone(mail, now, error)
         return False
     Mail.objects.filter(id=mail.id).delete()
+    MAILS.labels("sent").inc()
     return True
 
 
 def _postpone(mail: Mail, now: datetime, error: Exception) -> None:
     if mail.created_at <= now - GIVE_UP_AFTER:
         Mail.objects.filter(id=mail.id).delete()
+        MAILS.labels("given_up").inc()
         log.error("mail given up", mail_id=str(mail.id), kind=mail.kind, error=str(error))
         return
     wait = min(LONGEST_WAIT, timedelta(minutes=1) * 2 ** min(mail.attempts, 10))
     Mail.objects.filter(id=mail.id).update(next_attempt_at=now + wait)
+    MAILS.labels("failed").inc()
     log.warning("mail not sent; it will be tried again", mail_id=str(mail.id), kind=mail.kind, error=str(error))
 
 

@@ -10,6 +10,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connection
 
 from engarde.accounts import mailer, tasks
+from engarde.accounts.metrics import MAILS
 from engarde.accounts.models import Mail
 from tests.accounts.mailbox import deliver
 from tests.accounts.races import race
@@ -66,6 +67,24 @@ def test_the_request_sends_nothing_itself(charlie: Person, broken: Any) -> None:
 
     assert BrokenBackend.tries == []
     assert Mail.objects.get().attempts == 0
+
+
+def test_attempts_are_counted_by_what_became_of_them(charlie: Person, broken: Any) -> None:
+    def counted() -> list[float]:
+        return [MAILS.labels(outcome)._value.get() for outcome in ("sent", "failed", "given_up")]
+
+    before = counted()
+    ask(charlie)
+    mailer.send_due(now=at())
+    failed = counted()
+    mailer.send_due(now=at(days=4))
+    given_up = counted()
+    broken.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    ask(charlie)
+    mailer.send_due(now=at())
+
+    steps = zip([before, failed, given_up], [failed, given_up, counted()], strict=True)
+    assert [[new - old for old, new in zip(*step, strict=True)] for step in steps] == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
 
 
 def test_what_fails_is_tried_again_ever_more_rarely(charlie: Person, broken: Any) -> None:

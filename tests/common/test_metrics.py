@@ -197,6 +197,7 @@ BORN = {
     "engarde_damaged_documents_total": ("tier", {"spool", "redis", "zerodb", "backup"}),
     "engarde_document_repairs_total": ("tier", {"spool", "zerodb"}),
     "engarde_zerodb_not_asked_total": ("reason", {"circuit", "budget"}),
+    "engarde_mails_total": ("outcome", {"sent", "failed", "given_up"}),
 }
 
 
