@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
+from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 
@@ -38,6 +39,11 @@ COLOURS = {
     JobStatus.CANCELLED: "default",
 }
 KEY_COLOURS = {"valid": "success", "invalid": "danger", "no_credit": "warning", "unreachable": "warning"}
+OFFERED: dict[str, Callable[[Job], bool]] = {
+    "cancel_job": lambda job: not job.is_finished,
+    "resume_job": lambda job: job.status == JobStatus.PAUSED,
+    "retry_job": lambda job: job.is_finished and job.status != JobStatus.CANCELLED and job.failed > 0,
+}
 ITEMS_SHOWN = 50
 LATELY, HOME_JOBS = timedelta(hours=24), 6
 ID = re.compile(IdConverter.regex)
@@ -147,6 +153,12 @@ class JobAdmin(ReadOnlyAdmin):
         """A person or an API key."""
         [actor] = account_queries.names_of(tenant_id=job.tenant_id, ids=[job.created_by]).values()
         return f"{actor.name or 'somebody who left'} ({actor.kind.replace('_', ' ')})"
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
+        """Offer what can be done with the job as it is; who acts on an older page is told why not."""
+        job = self.get_object(request, object_id)
+        offered = super().get_actions_detail(request, object_id)
+        return [one for one in offered if job and OFFERED[one.method.__name__](job)]
 
     def has_job_change_permission(self, request: HttpRequest, _object_id: Any = None) -> bool:
         """Whether this member of staff may act on jobs."""

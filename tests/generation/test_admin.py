@@ -278,6 +278,30 @@ def test_failed_items_are_tried_again(staff: Client, dora: Person) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "offered"),
+    [
+        ("running", ["cancel"]),
+        ("paused", ["cancel", "resume"]),
+        ("completed", []),
+        ("completed_with_errors", ["retry"]),
+        ("cancelled", []),
+    ],
+)
+def test_a_job_is_offered_what_can_be_done_with_it(staff: Client, dora: Person, state: str, offered: list[str]) -> None:
+    failed = {"completed": 0, "completed_with_errors": 2}
+    hand = hand_of(dora, 3, done=3 - failed.get(state, 2), failed=failed.get(state, 1))
+    if state == "paused":
+        hand.pause()
+    if state == "cancelled":
+        do(staff, hand.job_id, "cancel")
+
+    html = page(staff, path_of(hand.job_id))
+
+    assert job(hand.job_id).status == state
+    assert [action for action in ACTIONS if f"/{action}/" in html] == offered
+
+
+@pytest.mark.parametrize(
     ("action", "done", "problem"),
     [
         ("cancel", 2, "The job has ended already: it is completed."),
