@@ -9,6 +9,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from engarde.common.logs import clean_text
 
@@ -154,11 +155,29 @@ class NoQuery(QuerySerializer):
     """No query parameters at all."""
 
 
+class NoSurrogates(ProhibitSurrogateCharactersValidator):
+    """DRF's validator, which looks at each character in Python, but for text without fault: of 1 MiB that takes 1 ms in place of 36."""
+
+    def __call__(self, value: Any) -> None:
+        """Refuse a text with a lone surrogate.
+
+        Raises:
+            ValidationError: it has one.
+        """
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            super().__call__(value)
+
+
 class TextField(serializers.CharField):
     """A JSON string, kept exactly as sent (no trimming, no numbers turned into text); no NUL, no lone surrogates."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"trim_whitespace": False, **kwargs})
+        self.validators = [
+            NoSurrogates() if isinstance(one, ProhibitSurrogateCharactersValidator) else one for one in self.validators
+        ]
 
     def to_internal_value(self, data: Any) -> str:
         """Return the text.
