@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-WAITING = ("tests/embedded", "tests/faults", "tests/deployment", "tests/contracts", "tests/common", "tests/dr")
+WAITING = ("tests/embedded", "tests/faults", "tests/deployment", "tests/common", "tests/dr")
 
 
 def main(arguments: list[str]) -> int:

@@ -96,6 +96,7 @@ def run(command: str, *options: str) -> tuple[int, dict[str, Any]]:
     return exit_code, json.loads(out.getvalue())
 
 
+@pytest.mark.soak
 def test_the_reference_set_arrives_with_its_totals_in_all_three_tiers(
     upload: Callable[[], int], back_up: Callable[[], int]
 ) -> None:

@@ -208,6 +208,7 @@ def test_a_pass_takes_no_more_than_a_batch(alice: Person, upload: Callable[[], i
     assert [run_pass().uploaded for _ in range(4)] == [3, 3, 1, 0]
 
 
+@pytest.mark.soak
 def test_a_zerodb_that_fails_now_and_then_does_not_stop_the_others(
     alice: Person, upload: Callable[[], int], settings: LazySettings
 ) -> None:

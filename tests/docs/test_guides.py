@@ -18,7 +18,6 @@ from tests.docs import pages, shell
 from tests.faults.platform import Platform, eventually
 from tests.providers import Provider
 
-QUICK = {"docs/guides/api.md"}  # the platform alone takes half a minute to start
 SECONDS = 1500
 PAGES = {
     pages.name_of(page): found
@@ -77,10 +76,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             running.stop()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(SECONDS + 60)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.soak) for name in PAGES]
-)
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_works_as_printed(platform: Platform, name: str) -> None:
     found = PAGES[name]
     printed = shell.run(found, environment=platform.environment, port=platform.port, seconds=SECONDS)

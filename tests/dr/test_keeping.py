@@ -127,6 +127,7 @@ def _nowhere() -> Any:
     return StringIO()
 
 
+@pytest.mark.soak
 def test_a_database_that_came_back_from_a_snapshot_of_its_own_begins_an_epoch_and_waits_for_a_restore(
     alice: Person, back_up: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,15 @@ def test_a_backlog_goes_by_one_load_job_that_its_pack_names(alice: Person, sends
     assert arrived(ids) == Counter(ids)
 
 
+SYNC_ONE_BY_ONE = """
+from django.conf import settings
+from dr import tasks
+
+settings.BIGQUERY_SYNC_BATCH_SIZE = 1
+tasks.sync()
+"""
+
+
 @pytest.mark.soak
 @pytest.mark.usefixtures("one_by_one")
 def test_less_than_a_backlog_is_appended(alice: Person, sends: Sends) -> None:
@@ -193,9 +202,8 @@ def test_less_than_a_backlog_is_appended(alice: Person, sends: Sends) -> None:
 def test_a_load_job_that_was_accepted_before_its_worker_died_is_waited_for_and_not_sent_twice(
     alice: Person, sends: Sends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BIGQUERY_SYNC_BATCH_SIZE", "1")
     ids = new_brands(alice, PACK)
-    crash.kill_at("google.cloud.bigquery.Client.load_table_from_file", "after", "from dr import tasks; tasks.sync()")
+    crash.kill_at("google.cloud.bigquery.Client.load_table_from_file", "after", SYNC_ONE_BY_ONE)
     assert Batch.objects.filter(acked_at=None, pack_id__isnull=False).count() == PACK
     asked: list[str] = []
     get_job = bigquery.Client.get_job

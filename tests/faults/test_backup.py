@@ -49,7 +49,7 @@ def archive() -> BigQueryArchive:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "patience"), [(10, 100), pytest.param(200, 240, marks=[pytest.mark.soak, pytest.mark.timeout(600)])]
+    ("seconds", "patience"), [(6, 100), pytest.param(200, 240, marks=[pytest.mark.soak, pytest.mark.timeout(600)])]
 )
 def test_every_committed_change_is_there_once_in_effect_and_none_that_was_rolled_back(
     monkeypatch: pytest.MonkeyPatch, seconds: int, patience: int

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import random
-import socket
 import threading
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +17,7 @@ from websockets.exceptions import WebSocketException
 from tests.faults.platform import Platform, eventually
 from tests.providers import Provider
 
-ITEMS = 60
+ITEMS = 40
 SOAK_ITEMS = 1000
 KILL_SECONDS = 3.0
 FAULTS = {
@@ -40,30 +38,6 @@ FAULTS = {
     "empty": 0.03,
 }
 ENDS = {"completed", "completed_with_errors"}
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Platform]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    variables = {
-        "EMBEDDED_LLM": "off",
-        "OPENAI_BASE_URL": provider.url,
-        "LLM_PRICES": '{"openai/gpt-test": [1, 4]}',
-        "GENERATION_CALL_TIMEOUT_SECONDS": "3",
-        "GENERATION_RETRY_SECONDS": "0.5",
-        "GENERATION_LEASE_SECONDS": "6",
-    }
-    running = Platform(tmp_path_factory.mktemp("platform") / "data", port, variables=variables)
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.fixture

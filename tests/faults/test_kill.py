@@ -1,9 +1,7 @@
 """kill -9 of any one process while content is imported: everything that was reported is there, in all tiers, once."""
 
 import json
-import socket
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,17 +14,6 @@ from tests.faults.platform import Platform, eventually
 FILES = 80
 SOAK_FILES = 1000
 PARTS = ["web", "worker", "beat", "redis", "zerodb", "bigquery"]
-
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """One platform for all tests of this module; each leaves it running and whole."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    running = Platform(tmp_path_factory.mktemp("platform") / "data", port)
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.fixture

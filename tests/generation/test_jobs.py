@@ -535,6 +535,7 @@ def test_webhooks_are_told_of_the_end(studio: Person) -> None:
 # Ten thousand
 
 
+@pytest.mark.soak
 def test_ten_thousand_items_are_queued_in_a_moment(database: None, provider: Provider) -> None:
     large = new_studio("large", tier="enterprise")
     topics = [f"topic {number} {'x' * 270}" for number in range(10_000)]

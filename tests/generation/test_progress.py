@@ -300,6 +300,7 @@ def test_who_comes_back_again_and_again_is_told_everything_once(server: Server, 
     assert code == 1000
 
 
+@pytest.mark.soak
 def test_a_replay_of_10000_items_is_complete_and_in_order(
     server: Server, studio: Person, start: Callable[..., Hand]
 ) -> None:
@@ -446,6 +447,7 @@ def test_every_end_has_its_code(server: Server, studio: Person) -> None:
 # Crowds
 
 
+@pytest.mark.soak
 def test_each_of_300_is_told_of_every_item_once(server: Server, studio: Person, start: Callable[..., Hand]) -> None:
     hand = start(60)
     hand.finish(10)

@@ -360,6 +360,7 @@ def started_racer(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
+@pytest.mark.soak
 def test_two_processes_fill_a_quota_to_the_last_byte_and_no_further(database: None) -> None:
     person = people.new_owner("racer", storage_limit=3333)
 

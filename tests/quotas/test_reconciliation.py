@@ -304,6 +304,7 @@ def test_refusals_are_counted(dora: Person) -> None:
 # While others write
 
 
+@pytest.mark.soak
 def test_comparing_makes_and_finds_no_drift_while_others_write(database: None) -> None:
     person = people.new_owner("dora", storage_limit=3000)
     compare_during_storm(person, writers=4, steps=15)

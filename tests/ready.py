@@ -1,0 +1,5 @@
+"""Makes Django ready in processes of which others are forked."""
+
+import django
+
+django.setup()
