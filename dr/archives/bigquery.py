@@ -56,6 +56,8 @@ __all__ = ["CONTENT_TABLE", "LOG_TABLE", "MAX_APPEND_BYTES", "MEDIA_TABLE", "Big
 
 MAX_APPEND_BYTES = 8 * 1024**2  # the service takes 10 MB a request on older endpoints, 20 MB on newer ones
 MAX_MESSAGE_BYTES = 256 * 1024**2
+AHEAD_BYTES = 4 * 1024**2
+"""What a stream may send before it is read."""
 PAGE_ROWS = 200
 CALL_SECONDS = 30.0
 LOAD_SECONDS = 300.0
@@ -460,7 +462,11 @@ class BigQueryArchive:
     def _storage_client(self, client: Callable[..., Any], transport: Callable[..., Any]) -> Any:
         if not self._emulator_grpc_host:
             return client(credentials=self._credentials())
-        limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+        limits = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.http2.bdp_probe", 0),  # else the window grows while the stream is fast, to 70 MB within a minute
+            ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
+        ]
         return client(transport=transport(channel=grpc.insecure_channel(self._emulator_grpc_host, options=limits)))
 
     def _credentials(self) -> Credentials | None:
