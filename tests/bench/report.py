@@ -23,6 +23,7 @@ Made by `python -m tests.bench --runs 3 --page docs/benchmarks.md`, or part by p
 Each figure stands beside its baseline, measured in the same run: the ratio says more than the figure, which belongs to one machine.
 The baseline of the HTTP rows is a plain DRF viewset over one table, behind the same server
 ([tests/bench/baseline](../tests/bench/baseline)); the others are bare loops over the same clients. A ratio above 1 means that we are faster.
+What the scenarios did, step by step, is in [the disaster report](dr/test-report.md).
 
 {facts}
 
