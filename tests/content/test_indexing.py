@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from django.utils import timezone
 
 from content import indexing, queries
@@ -104,6 +105,7 @@ def test_a_write_that_comes_between_reading_and_indexing_keeps_its_words(alice: 
     assert found(alice, "fresh") == 1
 
 
+@pytest.mark.soak
 def test_a_straggler_in_the_old_language_is_found_by_the_second_look(alice: Person) -> None:
     speak(alice, "de")
     indexing.index_changed_brands(now=timezone.now())

@@ -381,11 +381,15 @@ def test_a_cursor_of_another_tenant_leads_to_ones_own_items_only(alice: Person, 
 
 
 steps = st.lists(st.sampled_from(["insert", "delete", "nothing"]), min_size=1, max_size=6)
+WALKS = [("-created_at", 0), ("title", 0), ("relevance", 3)]
+MORE_WALKS = [*[(sort, 0) for sort in ORDERS[1:4]], ("relevance", 1000)]
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(size=st.integers(1, 4), between=st.lists(steps, max_size=5), data=st.data())
-@pytest.mark.parametrize(("sort", "ranked"), [*[(sort, 0) for sort in ORDERS], ("relevance", 1000), ("relevance", 3)])
+@pytest.mark.parametrize(
+    ("sort", "ranked"), [*WALKS, *[pytest.param(*walk, marks=pytest.mark.soak) for walk in MORE_WALKS]]
+)
 def test_a_walk_meets_each_item_once_while_others_come_and_go(
     database: None,
     monkeypatch: pytest.MonkeyPatch,

@@ -456,6 +456,7 @@ def test_thinned_versions_stay_away_after_a_restore_from_the_backup(
     _verify(alice)
 
 
+@pytest.mark.soak
 def test_a_version_that_is_thinned_before_it_was_backed_up_stays_away_too(
     alice: Person, settings: Any, upload: Callable[[], int], back_up: Callable[[], int]
 ) -> None:

@@ -62,6 +62,7 @@ def ask(settings, **variables):
 
 
 @installed
+@pytest.mark.soak
 def test_it_answers_in_the_shape_that_was_asked_for_and_stops(place, model):
     with session.join(place, [], optional=model.services):
         settings = settings_when_ready(place, model)

@@ -78,6 +78,7 @@ def test_it_keeps_secrets_from_other_users(place):
             redis.Redis.from_url(settings["REDIS_URL"].replace("://:", "://:not-")).ping()
 
 
+@pytest.mark.soak
 def test_it_runs_two_data_directories_at_once(place, tmp_path):
     with (
         session.join(place, ["postgres", "redis"]) as one,
@@ -177,7 +178,9 @@ def test_it_starts_anew_after_a_folder_was_deleted_between_runs(place, service):
         assert second == first
 
 
-@pytest.mark.parametrize("service", ["postgres", "redis", "zerodb", "bigquery"])
+@pytest.mark.parametrize(
+    "service", ["postgres", "redis", *[pytest.param(one, marks=pytest.mark.soak) for one in ("zerodb", "bigquery")]]
+)
 def test_it_starts_anew_at_the_same_address_when_a_folder_is_deleted_under_it(place, service):
     with session.join(place, [service]) as settings:
         pid = service_state(place, service)["pid"]

@@ -217,6 +217,7 @@ def test_ten_thousand_items_queue_while_the_api_answers_others(
     assert longest < 2
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_no_call_starts_after_a_job_was_cancelled(
     platform: Platform, provider: Provider, headers: dict[str, str]

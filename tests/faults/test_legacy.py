@@ -37,7 +37,7 @@ def schema(database: None) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("items", "kills"), [(600, 2), pytest.param(20_000, 40, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+    ("items", "kills"), [(300, 1), pytest.param(20_000, 40, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
 )
 def test_killed_at_random_and_resumed_every_row_arrives_once(
     schema: str, items: int, kills: int, settings: Any

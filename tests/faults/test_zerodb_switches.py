@@ -469,7 +469,12 @@ WRONG_AND_RIGHT: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 }
 
 
-@pytest.mark.parametrize("dialect", WRONG_AND_RIGHT)
+QUICKLY = ("filters, and filter is ignored", "the key as bearer")
+
+
+@pytest.mark.parametrize(
+    "dialect", [pytest.param(one, marks=[] if one in QUICKLY else pytest.mark.soak) for one in WRONG_AND_RIGHT]
+)
 def test_a_wrong_setting_is_loud_and_loses_nothing_and_with_the_right_one_all_works(
     author: Author, dialect: str, caplog: pytest.LogCaptureFixture
 ) -> None:

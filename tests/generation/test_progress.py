@@ -463,6 +463,7 @@ def test_each_of_300_is_told_of_every_item_once(server: Server, studio: Person, 
         assert [one["seq"] for one in told if one["type"] == "item"] == numbers(60, (10, 0, 5)[number % 3])
 
 
+@pytest.mark.soak
 def test_a_crowd_costs_the_database_no_more_for_news_than_one_watcher(
     studio: Person, start: Callable[..., Hand]
 ) -> None:

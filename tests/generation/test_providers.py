@@ -461,6 +461,7 @@ def test_the_first_answer_can_be_invalid(provider: Provider, ask_openai: Ask) ->
     assert json.loads(ask_openai(messages=ASKED_AGAIN).choices[0].message.content)["title"]
 
 
+@pytest.mark.soak
 def test_faults_strike_their_share_and_the_same_calls_each_time(provider: Provider) -> None:
     def struck() -> list[str]:
         provider.behave(faults={"server_error": 0.2, "empty": 0.1}, seed=3)
