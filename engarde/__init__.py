@@ -4,6 +4,6 @@ from engarde.common.memory import limit_arenas
 
 limit_arenas()  # before any thread is there
 
-from engarde.celery import app as celery_app  # noqa: E402
+from engarde.celery import app as celery_app  # noqa: E402 -- Celery may start threads
 
 __all__ = ["celery_app"]
